@@ -1,0 +1,69 @@
+# One command each. `make check` is what CI runs. Needs: python 3.11 with venv, make, the usual pip set-up.
+PYTHON      ?= $(shell command -v python3.11 || command -v python3)
+VENV        := .venv
+PROTO_VENV  := .venv-proto
+BIN         := $(VENV)/bin
+PYTEST_ARGS ?=
+SOURCES     := $(wildcard kv tests tools benchmarks jepsen-style)
+
+.DEFAULT_GOAL := help
+.PHONY: help install check lint format types floors stubs proto test wheel demo clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+$(PROTO_VENV)/.installed: tools/requirements-proto.txt
+	test -x $(PROTO_VENV)/bin/python || $(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tools/requirements-proto.txt
+	touch $@
+
+install: $(VENV)/.installed ## make .venv with the package (editable) and the development tools
+
+# One after the other even under `make -j`: the test summary is the last thing printed.
+check: install ## everything that CI runs
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory floors
+	@$(MAKE) --no-print-directory stubs
+	@$(MAKE) --no-print-directory test
+
+lint: install ## ruff (rules and format) and buf (protos)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/buf lint
+
+format: install ## fix what ruff can fix, and format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: install ## mypy --strict
+	$(BIN)/mypy
+
+floors: install ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+stubs: $(PROTO_VENV)/.installed ## the checked-in stubs are what the protos give
+	$(PROTO_VENV)/bin/python tools/gen_protos.py --check
+
+proto: $(PROTO_VENV)/.installed ## regenerate the stubs in kv/v1 and kv/internal/v1
+	$(PROTO_VENV)/bin/python tools/gen_protos.py
+
+test: install ## the test suite; PYTEST_ARGS='-k ring -x' narrows it
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+wheel: install ## build sdist and wheel into dist/ and check what they ship
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python tools/check_wheel.py dist
+
+demo: install ## a cluster on this machine, shown step by step
+	$(BIN)/kv demo --script
+
+clean: ## remove everything that make makes
+	rm -rf $(VENV) $(PROTO_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+"""ringkv: a partitioned, linearizable key-value store."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,67 @@
+"""Where a scan stands: pure, so that a scan which lost its node goes on at another.
+
+Pages of a scan are separate reads in any case, so going on after the last key that was
+received promises the same as a scan that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from kv.client.calls import read_item
+from kv.client.types import Item, ReadLevel
+from kv.errors import InvalidArgument
+from kv.v1 import kv_pb2
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the first key after all that begin with `prefix`; empty if there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else b""
+
+
+class ScanCursor:
+    """A range of keys and how far it was read."""
+
+    def __init__(
+        self,
+        *,
+        prefix: bytes,
+        start: bytes,
+        end: bytes,
+        limit: int,
+        keys_only: bool,
+        level: ReadLevel,
+    ) -> None:
+        """Take the range; raise `InvalidArgument` if it contradicts itself."""
+        if prefix and (start or end):
+            raise InvalidArgument("give either a prefix or start and end, not both")
+        if limit < 0:
+            raise InvalidArgument(f"the limit {limit} is below 0; 0 means no limit")
+        self._start = prefix or start
+        self._end = prefix_end(prefix) if prefix else end
+        self._limit = limit
+        self._left = limit
+        self._keys_only = keys_only
+        self._level = level
+        self.done = bool(self._end) and self._start >= self._end
+
+    def request(self) -> kv_pb2.ScanRequest:
+        """Return the request for what is left."""
+        return kv_pb2.ScanRequest(
+            start=self._start,
+            end=self._end,
+            limit=self._left,
+            keys_only=self._keys_only,
+            level=kv_pb2.ReadLevel.ValueType(int(self._level)),
+        )
+
+    def take(self, page: kv_pb2.ScanResponse) -> list[Item]:
+        """Return the items of a page and go on after them."""
+        items = [read_item(item, None) for item in page.items]
+        if items:
+            last = items[-1].key
+            assert items[0].key >= self._start, "a page never goes back"
+            self._start = last + b"\x00"
+        if self._limit:
+            self._left = max(0, self._left - len(items))
+            self.done = self._left == 0
+        return items

@@ -1,0 +1,232 @@
+"""The ASGI application: paths, limits, and one shape for every error.
+
+    POST        /put      {"key", "value", "if_absent"?, "if_revision"?}
+    GET         /get      ?key=...&level=...
+    POST|DELETE /delete   {"key", "if_revision"?} or ?key=...
+    GET         /healthz  the process runs its event loop
+    GET         /readyz   the node can serve; 503 with the reason while it cannot
+    GET         /metrics  Prometheus
+
+Only the shell is here: what requests mean is in `kv.gateway.codec`, what data means behind the `Executor`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from kv.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    KVError,
+    Overloaded,
+    RequestTooLarge,
+    Unavailable,
+)
+from kv.gateway import codec
+from kv.v1 import kv_pb2
+
+BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A value of 1 MiB whose every byte is written as six characters of JSON, and its key."""
+
+REQUESTS_IN_FLIGHT_MAX: Final = 512
+"""Of all connections together; more are refused with OVERLOADED."""
+
+BODY_BYTES_IN_FLIGHT_MAX: Final = 64 * 1024 * 1024
+"""Bytes of bodies being read or served, of all connections together; beyond it OVERLOADED."""
+
+# Refusals that only HTTP knows; they never travel inside the cluster, so they are not classes of kv.errors.
+_HTTP_REASONS: Final = {
+    404: ("NO_SUCH_PATH", "The paths are /put, /get, /delete, /healthz, /readyz and /metrics."),
+    405: ("METHOD_NOT_ALLOWED", "Use a method that the Allow header names."),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Executor(Protocol):
+    """The router of this node."""
+
+    async def execute(self, raw_batch: bytes, timeout_s: float) -> bytes:
+        """Carry a serialized `kv.v1.BatchRequest` to its partition and return the serialized `BatchResponse`.
+
+        Raises `KVError`. Gives up, with the right definiteness, after `timeout_s` seconds.
+        """
+
+
+Readiness: TypeAlias = Callable[[], str | None]
+"""Says why the node cannot serve now; None if it can."""
+
+Decode: TypeAlias = Callable[[codec.Fields], kv_pb2.BatchRequest]
+Encode: TypeAlias = Callable[[kv_pb2.BatchRequest, kv_pb2.OperationResult], codec.Reply]
+
+
+def make_app(
+    executor: Executor,
+    *,
+    ready: Readiness,
+    registry: CollectorRegistry,
+    timeout_s: float,
+    body_bytes_max: int = BODY_BYTES_MAX,
+    requests_in_flight_max: int = REQUESTS_IN_FLIGHT_MAX,
+    body_bytes_in_flight_max: int = BODY_BYTES_IN_FLIGHT_MAX,
+) -> Starlette:
+    """Return the application. `timeout_s` bounds the reading of a body, and then its execution."""
+    limits = _Limits(body_bytes_max, requests_in_flight_max, body_bytes_in_flight_max)
+    handlers = _Handlers(executor, ready, registry, timeout_s, limits)
+    return Starlette(
+        routes=[
+            Route("/put", handlers.put, methods=["POST"]),
+            Route("/get", handlers.get, methods=["GET"]),
+            Route("/delete", handlers.delete, methods=["POST", "DELETE"]),
+            Route("/healthz", handlers.healthz, methods=["GET"]),
+            Route("/readyz", handlers.readyz, methods=["GET"]),
+            Route("/metrics", handlers.metrics, methods=["GET"]),
+        ],
+        exception_handlers={KVError: _on_error, HTTPException: _on_http_error, Exception: _on_defect},
+    )
+
+
+class _Limits:
+    """Counts what is in flight; at a limit the newcomer is refused at the door."""
+
+    __slots__ = ("_body_bytes", "_body_bytes_all_max", "_requests", "_requests_max", "body_bytes_max")
+
+    def __init__(self, body_bytes_max: int, requests_max: int, body_bytes_all_max: int) -> None:
+        self.body_bytes_max = body_bytes_max
+        self._requests_max = requests_max
+        self._body_bytes_all_max = body_bytes_all_max
+        self._requests = 0
+        self._body_bytes = 0
+
+    def enter(self) -> None:
+        if self._requests >= self._requests_max:
+            raise Overloaded(
+                f"{self._requests} HTTP requests are in flight, the limit is {self._requests_max}"
+            )
+        self._requests += 1
+
+    def leave(self, body_bytes: int) -> None:
+        self._requests -= 1
+        self._body_bytes -= body_bytes
+        assert self._requests >= 0, "each request leaves once"
+        assert self._body_bytes >= 0, "each request gives back what it took"
+
+    def take(self, chunk_bytes: int) -> None:
+        if self._body_bytes + chunk_bytes > self._body_bytes_all_max:
+            raise Overloaded(
+                f"HTTP bodies in flight hold {self._body_bytes} bytes, the limit is {self._body_bytes_all_max}"
+            )
+        self._body_bytes += chunk_bytes
+
+
+class _Handlers:
+    def __init__(
+        self,
+        executor: Executor,
+        ready: Readiness,
+        registry: CollectorRegistry,
+        timeout_s: float,
+        limits: _Limits,
+    ) -> None:
+        self._executor = executor
+        self._ready = ready
+        self._registry = registry
+        self._timeout_s = timeout_s
+        self._limits = limits
+
+    async def put(self, request: Request) -> Response:
+        return await self._serve(request, codec.put_request, codec.put_reply)
+
+    async def get(self, request: Request) -> Response:
+        return await self._serve(request, codec.get_request, codec.get_reply)
+
+    async def delete(self, request: Request) -> Response:
+        return await self._serve(request, codec.delete_request, codec.delete_reply)
+
+    async def _serve(self, request: Request, decode: Decode, encode: Encode) -> Response:
+        self._limits.enter()
+        body = bytearray()
+        try:
+            batch = decode(await self._fields(request, body))
+            raw = await self._executor.execute(batch.SerializeToString(), self._timeout_s)
+            response = kv_pb2.BatchResponse.FromString(raw)
+            reply = encode(batch, codec.only_result(response))
+            return JSONResponse(reply, headers=codec.evidence_headers(response))
+        finally:
+            self._limits.leave(len(body))
+
+    async def _fields(self, request: Request, body: bytearray) -> codec.Fields:
+        """Return the fields of a request: of POST from its body, else from its URL."""
+        if request.method != "POST":
+            return codec.read_query(request.query_params.multi_items())
+        if request.query_params:
+            raise InvalidArgument("POST takes its fields from the JSON body, not from the URL")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._read(request, body)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the body did not arrive within {self._timeout_s:g} s", definite=True
+            ) from None
+        except ClientDisconnect:
+            raise Unavailable("the client closed the connection before its body was whole") from None
+        return codec.read_json(bytes(body))
+
+    async def _read(self, request: Request, body: bytearray) -> None:
+        """Read the body into `body`; stops at the limit, before the rest is in memory."""
+        async for chunk in request.stream():
+            if len(body) + len(chunk) > self._limits.body_bytes_max:
+                raise RequestTooLarge(
+                    f"the body is larger than {self._limits.body_bytes_max} bytes",
+                    metadata={"body_bytes_max": self._limits.body_bytes_max},
+                )
+            self._limits.take(len(chunk))
+            body += chunk
+
+    async def healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        why = self._ready()
+        if why is not None:
+            raise Unavailable(why)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"content-type": content_type})
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, KVError)
+    # After a refused body the rest of it may still be on its way: the connection cannot be used again.
+    headers = {"connection": "close"} if error.http_status in (413, 429, 504) else {}
+    return JSONResponse(codec.error_reply(error), error.http_status, headers)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Give starlette's own refusals (404, 405) our shape."""
+    assert isinstance(error, HTTPException)
+    reason, hint = _HTTP_REASONS.get(error.status_code, ("HTTP_ERROR", "Correct the request."))
+    message = f"{request.method} {request.url.path}: {error.detail}. {hint}"
+    body = codec.error_body(reason, message, definite=True, metadata={"path": request.url.path})
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    """Answer a defect of ours: starlette raises it again after the reply, and the server logs it."""
+    log.error("http_defect", path=request.url.path, exc_info=error)
+    found = Internal(f"the gateway failed: {type(error).__name__}")
+    return JSONResponse(codec.error_reply(found), found.http_status)

@@ -1,0 +1,1 @@
+"""Generated stubs of the proto package `kv.internal`; `make proto` rewrites them."""

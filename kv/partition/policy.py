@@ -1,0 +1,75 @@
+"""When a replica makes a checkpoint, and how much log it keeps below one.
+
+Here lives the counting and nothing else. Pure: `now` is a parameter, in seconds, monotonic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLimits:
+    """A checkpoint is due at the first of these; 0 applied entries never make one due."""
+
+    checkpoint_bytes_max: int
+    checkpoint_ops_max: int
+    checkpoint_interval_s: float
+    log_retain_entries: int
+    """Entries kept below a checkpoint, so that a short absence never costs a snapshot..."""
+    log_retain_bytes: int
+    """...but no more than about this many bytes of them."""
+
+
+class CheckpointPolicy:
+    """Counts what was applied since the last checkpoint."""
+
+    def __init__(self, limits: CheckpointLimits) -> None:
+        self._limits = limits
+        self._entries = 0
+        self._bytes = 0
+        self._operations = 0
+        self._since: float | None = None
+        self._total_bytes = 0
+        self._history: deque[tuple[int, int]] = deque()  # (checkpoint index, total bytes then)
+
+    def applied(self, entry_bytes: int, operations: int) -> None:
+        """Count one applied entry."""
+        self._entries += 1
+        self._bytes += entry_bytes
+        self._operations += operations
+
+    def large(self) -> bool:
+        """Whether so much was applied that a checkpoint is due whatever the time."""
+        return (
+            self._bytes >= self._limits.checkpoint_bytes_max
+            or self._operations >= self._limits.checkpoint_ops_max
+        )
+
+    def due(self, now: float) -> bool:
+        """Whether a checkpoint should be made now."""
+        if not self._entries:
+            return False
+        if self._since is None:
+            self._since = now
+        return self.large() or now - self._since >= self._limits.checkpoint_interval_s
+
+    def rolled_back(self) -> None:
+        """Forget what was applied since the last checkpoint: it will be applied again."""
+        self._entries = self._bytes = self._operations = 0
+        self._since = None
+
+    def checkpointed(self, index: int) -> int:
+        """Start to count anew, and return the index below which the log is not needed (0: keep all)."""
+        self._total_bytes += self._bytes
+        self.rolled_back()
+        self._history.append((index, self._total_bytes))
+        while len(self._history) > 1 and self._retained_above(1) >= self._limits.log_retain_bytes:
+            self._history.popleft()
+        oldest = self._history[0][0]
+        by_bytes = oldest if self._retained_above(0) >= self._limits.log_retain_bytes else 0
+        return max(by_bytes, index - self._limits.log_retain_entries, 0)
+
+    def _retained_above(self, position: int) -> int:
+        return self._total_bytes - self._history[position][1]

@@ -1,0 +1,94 @@
+"""The stored form of one key's value and history, and the wire form of the results made from it.
+
+Here live two codecs: the record that the store keeps for a key (a disk format), and the framing
+by which results are joined into a response without a message object for each. Pure.
+
+A record is 32 bytes of header, then the value: create revision, mod revision, version, expiry,
+each an unsigned 64-bit little-endian integer. The expiry is reserved and 0.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from kv.errors import KVError, to_proto
+from kv.v1 import kv_pb2
+
+HEADER: Final = Struct("<QQQQ")
+"""(create revision, mod revision, version, expiry)."""
+
+HEADER_BYTES: Final = HEADER.size
+
+_FIELD_1: Final = b"\x0a"
+"""Tag of a length-delimited field 1: `GetResult.item`, `OperationResult.get`, `BatchResponse.results`."""
+
+_TXN_RESULTS: Final = b"\x1a"
+"""Tag of `TxnResult.results`, field 3."""
+
+_VARINT_ONE_BYTE_MAX: Final = 0x7F
+
+
+def decode_record(record: bytes) -> tuple[int, int, int, bytes]:
+    """Return (create revision, mod revision, version, value)."""
+    create_revision, mod_revision, version, _ = HEADER.unpack_from(record)
+    return create_revision, mod_revision, version, record[HEADER_BYTES:]
+
+
+def item_of(key: bytes, record: bytes) -> kv_pb2.KeyValue:
+    """Return the key with its value and history, as users see it."""
+    create_revision, mod_revision, version, _ = HEADER.unpack_from(record)
+    return kv_pb2.KeyValue(
+        key=key,
+        value=record[HEADER_BYTES:],
+        create_revision=create_revision,
+        mod_revision=mod_revision,
+        version=version,
+    )
+
+
+# A "part" is the bytes of one `results` field of a BatchResponse, tag and length included. A
+# response is the parts one after the other: Protobuf joins messages by joining their bytes.
+
+
+def result_part(result: kv_pb2.OperationResult) -> bytes:
+    """Return the part that holds `result`."""
+    return _framed(result.SerializeToString())
+
+
+def error_part(error: KVError) -> bytes:
+    """Return the part that holds `error` as the result of one operation."""
+    return result_part(kv_pb2.OperationResult(error=to_proto(error)))
+
+
+def get_part(key: bytes, record: bytes | None) -> bytes:
+    """Return the result of a get. Three frames by hand around one message: a third of the time of four messages."""
+    if record is None:
+        return MISSING_PART
+    return _framed(_framed(_framed(item_of(key, record).SerializeToString())))
+
+
+def txn_part(succeeded: bool, revision: int, parts: list[bytes]) -> bytes:
+    """Return the result of a transaction whose operations gave `parts`."""
+    head = kv_pb2.TxnResult(succeeded=succeeded, revision=revision).SerializeToString()
+    body = head + b"".join([_TXN_RESULTS + part[1:] for part in parts])
+    return _framed(b"\x22" + _varint(len(body)) + body)  # 0x22: OperationResult.txn, field 4
+
+
+def _framed(payload: bytes) -> bytes:
+    return _FIELD_1 + _varint(len(payload)) + payload
+
+
+def _varint(number: int) -> bytes:
+    if number <= _VARINT_ONE_BYTE_MAX:
+        return bytes((number,))
+    out = bytearray()
+    while number > _VARINT_ONE_BYTE_MAX:
+        out.append((number & _VARINT_ONE_BYTE_MAX) | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+MISSING_PART: Final = result_part(kv_pb2.OperationResult(get=kv_pb2.GetResult()))
+"""The result of a get that found no such key."""

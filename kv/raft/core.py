@@ -1,0 +1,294 @@
+"""The consensus core: the only file that imports PySyncObj, and all that is used of it.
+
+A `Core` is one `SyncObj` without threads, sockets, poller, files, pickles or a clock of
+its own: it is a deterministic object that is told messages and the time, writes to the
+journal that it is given, and hands every message that it would send to a callback. It
+decides terms, votes, log matching book-keeping and the commit index. What is wrong with
+it as shipped, and the rules that make it safe, are in DESIGN.md; they live in `guard.py`
+and `group.py`, not here.
+
+What is relied on, held by tests/raft/test_core_contract.py so that another version fails
+loudly: the module globals `monotonicTime`, `createJournal`, `createPoller` and
+`PIPE_NOTIFIER_ENABLED` of `pysyncobj.syncobj`; the methods `_isLeader`, `_getLeader` and
+`_applyCommand`; the protected callbacks of `Transport`; the shapes of the messages. No
+name-mangled attribute is touched.
+
+Every command begins with the byte of the core's no-op type. The core therefore never
+looks inside a command, never unpickles one, and has nothing to apply: entries are applied
+outside of it, up to its `applied_index`, so nothing that happens there can raise into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pysyncobj.syncobj as _syncobj
+from pysyncobj.config import SyncObjConf
+from pysyncobj.journal import Journal as _CoreJournal
+from pysyncobj.node import Node as _CoreNode
+from pysyncobj.transport import Transport as _CoreTransport
+
+from kv.raft.api import ENTRY_PREFIX, Entry
+from kv.raft.journal import Journal
+
+CORE_VERSION = "0.3.17"
+_BEYOND_REACH_S = 1e9
+_SLICE_ENTRIES_MAX = 1024
+"""Rule 20: what one look of the core at the log returns, so that a tick stays short."""
+_TICKS_MAX = 64
+
+Message = dict[str, Any]
+Send = Callable[[str, Message], None]
+
+
+class _Clock:
+    """The time that all cores of the process see: set before each call into one of them."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class _NoPoller:
+    def subscribe(self, *_: object) -> None: ...
+
+    def unsubscribe(self, *_: object) -> None: ...
+
+    def poll(self, _: float) -> None: ...
+
+
+_clock = _Clock()
+_syncobj.monotonicTime = _clock
+_syncobj.createJournal = lambda journal: journal
+_syncobj.createPoller = lambda kind: _NoPoller()
+_syncobj.PIPE_NOTIFIER_ENABLED = False
+
+
+class _Log(_CoreJournal):
+    """The core's view of our journal. `add` never raises: it writes to memory only."""
+
+    def __init__(self, journal: Journal, commit_index: int) -> None:
+        self._journal = journal
+        self._commit_index = commit_index
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        self._journal.append(command, idx, term)
+
+    def clear(self) -> None:
+        raise AssertionError("the core would wipe a journal that does not stand on its snapshot")
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        self._journal.truncate_from(self._journal.first + entryFrom)
+
+    def deleteEntriesTo(self, entryTo: int) -> None:
+        raise AssertionError("compaction is never left to the core")
+
+    def __getitem__(self, item: int | slice) -> Any:
+        if isinstance(item, slice):
+            start = item.start or 0
+            end = start + _SLICE_ENTRIES_MAX
+            return self._journal.slice(start, end if item.stop is None else min(item.stop, end))
+        return self._journal.at(item)
+
+    def __len__(self) -> int:
+        return len(self._journal)
+
+    def _destroy(self) -> None: ...
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
+        self._commit_index = raftCommitIndex
+
+    def getRaftCommitIndex(self) -> int:
+        return self._commit_index
+
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        self._journal.set_hard_state(term, votedForNodeId)
+
+    def getCurrentTerm(self) -> int:
+        return self._journal.term
+
+    def getVotedForNodeId(self) -> str | None:
+        return self._journal.voted_for
+
+
+class _Edge(_CoreTransport):
+    """The core's transport: what it sends goes to the guard, what arrives comes from the guard."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(None, None, None)
+        self._send = send
+
+    def send(self, node: _CoreNode, message: Message) -> bool:
+        self._send(node.id, message)
+        return True
+
+    def destroy(self) -> None: ...
+
+
+class Core:
+    """One replica's consensus core, standing on the snapshot at its journal's base."""
+
+    def __init__(
+        self,
+        me: str,
+        peers: Sequence[str],
+        journal: Journal,
+        send: Send,
+        *,
+        heartbeat_s: float,
+        leader_fallback_s: float,
+        commit_index: int,
+        now: float,
+    ) -> None:
+        _clock.now = now
+        self._journal = journal
+        self._nodes = {name: _CoreNode(name) for name in (me, *peers)}
+        self._edge = _Edge(send)
+        conf = SyncObjConf(
+            autoTick=False,
+            appendEntriesUseBatch=False,
+            commandsWaitLeader=False,
+            useFork=False,
+            dynamicMembershipChange=False,
+            raftMinTimeout=_BEYOND_REACH_S,
+            raftMaxTimeout=2 * _BEYOND_REACH_S,
+            connectionTimeout=3 * _BEYOND_REACH_S,
+            logCompactionMinEntries=1 << 60,
+            logCompactionMinTime=1e15,
+            logCompactionBatchSize=1 << 30,
+            appendEntriesPeriod=heartbeat_s,
+            appendEntriesBatchSizeBytes=1 << 60,  # splitting is the guard's: the core's own is broken
+            leaderFallbackTimeout=leader_fallback_s,
+            journalFile=_Log(journal, commit_index),
+            # Any file that exists: the core asks `deserializer` only if this is one, and reads
+            # it when it would send a snapshot, which the guard replaces by its own.
+            fullDumpFile=__file__,
+            serializer=lambda *_: None,
+            deserializer=self._head,
+        )
+        self._core = _syncobj.SyncObj(
+            self._nodes[me], [self._nodes[name] for name in peers], conf, transport=self._edge
+        )
+        self._core.doTick(0)  # "loads the snapshot" before any message is let in
+        assert self.applied_index == journal.base, "the core does not stand on the journal's head"
+
+    def _head(self, _: str) -> tuple[Entry, Entry, None]:
+        return self._journal.at(1), self._journal.at(0), None
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether the core is in the leader's state."""
+        return bool(self._core._isLeader())
+
+    @property
+    def leader(self) -> str | None:
+        """The node that the core takes for the leader."""
+        node = self._core._getLeader()
+        return None if node is None else str(node.id)
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+        return int(self._core.raftCurrentTerm)
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return int(self._core.raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        """Index up to which the core lets entries be applied."""
+        return int(self._core.raftLastApplied)
+
+    def tick(self, now: float) -> None:
+        """Lets the core commit, mark as applicable, send, and append what was proposed."""
+        _clock.now = now
+        self._core.doTick(0)
+        ticks = 1
+        while self.applied_index < self.commit_index and ticks < _TICKS_MAX:
+            self._core.doTick(0)
+            ticks += 1
+
+    def propose(self, data: bytes, now: float) -> None:
+        """Queues a command and ticks; a core that does not lead drops it."""
+        assert data[:1] == ENTRY_PREFIX, "a command of another type would be unpickled by the core"
+        self._core._applyCommand(data, None)
+        self.tick(now)
+
+    def elect(self, now: float) -> None:
+        """Starts an election at once, by the leadership transfer's message from the known leader."""
+        _clock.now = now
+        message = {"type": "timeout_now", "term": self._core.raftCurrentTerm}
+        self._edge._onMessageReceived(self._core._getLeader(), message)
+        self._core.doTick(0)
+
+    def raise_term(self, peer: str, term: int, now: float) -> None:
+        """Follows a higher term without side effect: a vote request that no log can satisfy."""
+        if term > self.term:
+            self.vote_request(peer, term, -1, -1, now)
+
+    def vote_request(self, peer: str, term: int, last_index: int, last_term: int, now: float) -> None:
+        """A candidate asks for a vote."""
+        self._deliver(
+            peer,
+            {"type": "request_vote", "term": term, "last_log_index": last_index, "last_log_term": last_term},
+            now,
+        )
+
+    def vote(self, peer: str, term: int, now: float) -> None:
+        """A member gives its vote."""
+        self._deliver(peer, {"type": "response_vote", "term": term}, now)
+
+    def append(
+        self,
+        peer: str,
+        term: int,
+        prev: int,
+        prev_term: int,
+        entries: Sequence[Entry],
+        commit: int,
+        now: float,
+    ) -> None:
+        """A leader's append, as the guard lets it through."""
+        message = {
+            "type": "append_entries",
+            "term": term,
+            "prevLogIdx": prev,
+            "prevLogTerm": prev_term,
+            "entries": entries,
+            "commit_index": commit,
+        }
+        self._deliver(peer, message, now)
+
+    def acknowledged(self, peer: str, next_index: int, now: float) -> None:
+        """A follower's log agrees below `next_index`."""
+        self._next_index(peer, next_index, True, now)
+
+    def send_from(self, peer: str, next_index: int, now: float) -> None:
+        """A follower asks for entries from `next_index` on."""
+        self._next_index(peer, next_index, False, now)
+
+    def _next_index(self, peer: str, next_index: int, success: bool, now: float) -> None:
+        message = {
+            "type": "next_node_idx",
+            "next_node_idx": next_index,
+            "reset": not success,
+            "success": success,
+        }
+        self._deliver(peer, message, now)
+
+    def connection(self, peer: str, up: bool) -> None:
+        """Tells whether messages to `peer` have a way to go."""
+        callback = self._edge._onNodeConnected if up else self._edge._onNodeDisconnected
+        callback(self._nodes[peer])
+
+    def destroy(self) -> None:
+        """Lets go of the core."""
+        self._core.destroy()
+
+    def _deliver(self, peer: str, message: Message, now: float) -> None:
+        _clock.now = now
+        self._edge._onMessageReceived(self._nodes[peer], message)

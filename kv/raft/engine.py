@@ -1,0 +1,306 @@
+"""The engine: the one driver of all Raft groups of a process, in turns.
+
+A turn: take in (messages were received since), decide (each group that has work settles),
+make durable once (one flush of the shared log for all groups), send out (what its log
+records allow). Turns are asked for by events, never by a period; a slow timer looks only
+at what time alone decides: heartbeats, elections, silent transfers.
+
+The engine knows neither asyncio nor threads nor gRPC: the `Shell` runs things later or
+elsewhere, the `Links` carry messages. The simulator implements both in virtual time.
+
+Order of duties: appends leave while our own log still syncs (step 5 of a write), everything
+else leaves after the records that it depends on are durable (step 6). A failed sync is
+fatal to the process; a full disk is not: the engine leads nothing until there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from kv.config import RaftConfig
+from kv.internal.v1 import raft_pb2
+from kv.raft.group import Group
+from kv.raft.wal import Compaction, Flush, Wal, WalCorruption, WalFull
+from kv.telemetry import Metrics
+
+FULL_RETRY_S = 1.0
+"""How long the engine waits before it tries a full disk again."""
+MAINTENANCE_S = 1.0
+"""How often compaction of the log is looked at, and groups get a turn for their checkpoints."""
+
+log = structlog.get_logger(__name__)
+
+
+class Shell(Protocol):
+    """Time, later and elsewhere: asyncio and threads in production, virtual in the simulator."""
+
+    def now(self) -> float:
+        """Seconds on a steady clock."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run the callback after what runs now."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Run the callback after a delay in seconds."""
+
+    def run_blocking(
+        self, lane: str, work: Callable[[], None], then: Callable[[BaseException | None], None]
+    ) -> None:
+        """Run `work` in the lane's worker thread, in order, then `then(error or None)` on the loop."""
+
+
+class Links(Protocol):
+    """The connections to the peers."""
+
+    def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
+        """Send, or lose if the peer is not connected. Never blocks, never raises."""
+
+
+class Engine:
+    """All calls are on the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        wal: Wal,
+        links: Links,
+        shell: Shell,
+        config: RaftConfig,
+        metrics: Metrics,
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.wal, self.config = wal, config
+        self.groups: dict[int, Group] = {}
+        self.disk_full = False
+        self._links, self._shell, self._metrics, self._fatal = links, shell, metrics, fatal
+        self._connected: set[str] = set()
+        # Dictionaries as ordered sets: the order of work must not depend on hashes.
+        self._dirty: dict[Group, None] = {}
+        self._unsynced: dict[Group, None] = {}
+        self._scheduled = self._flushing = self._stopped = False
+        self._compaction: Compaction | None = None
+        self._maintained_at = shell.now()
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Starts the timer."""
+        self._shell.call_later(self.config.heartbeat_s / 2, self._tick)
+
+    def stop(self) -> None:
+        """Stops turning; nothing is flushed or sent any more, as in a crash."""
+        self._stopped = True
+
+    def add(self, group: Group) -> None:
+        """Takes a group on."""
+        assert group.group_id not in self.groups, "a group is added once"
+        self.groups[group.group_id] = group
+        for peer in sorted(self._connected):
+            group.connection(peer, True, self._shell.now())
+        group.suspend(self.disk_full, self._shell.now())
+        self.wake(group)
+
+    # ------------------------------------------------------------ events
+
+    def deliver(self, peer: str, messages: Iterable[raft_pb2.RaftMessage]) -> None:
+        """Messages came over the connection of `peer`."""
+        if self._stopped:
+            return
+        now = self._shell.now()
+        count = 0
+        for message in messages:
+            count += 1
+            group = self.groups.get(message.group)
+            if group is not None:
+                self._guarded(group, partial(group.receive, message, peer, now))
+                self._dirty[group] = None
+        self._metrics.raft_messages.labels("in").inc(count)
+        self._schedule()
+
+    def connection(self, peer: str, up: bool) -> None:
+        """The connection to `peer` came or went. A reset is told as gone, then as come."""
+        now = self._shell.now()
+        self._connected.add(peer) if up else self._connected.discard(peer)
+        for group in self.groups.values():
+            group.connection(peer, up, now)
+
+    @property
+    def connected(self) -> list[str]:
+        """Peers with a live connection."""
+        return sorted(self._connected)
+
+    def wake(self, group: Group) -> None:
+        """Gives the group a turn soon."""
+        self._dirty[group] = None
+        self._schedule()
+
+    def run_blocking(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Runs a group's blocking work apart from the log's."""
+        self._shell.run_blocking("bulk", work, then)
+
+    # ------------------------------------------------------------ turns
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._shell.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        now = self._shell.now()
+        dirty, self._dirty = self._dirty, {}
+        for group in dirty:
+            self._guarded(group, partial(group.settle, now))
+            group.suspend(self.disk_full or group.machine.store_full, now)
+            if group.busy:
+                self._dirty[group] = None
+            if group.journal.seq > self.wal.durable_seq:
+                self._unsynced[group] = None
+        self._release(dirty)
+        self._flush()
+        if self._dirty:
+            self._schedule()
+
+    def _release(self, groups: Iterable[Group]) -> None:
+        """Sends what the durable log allows, one hand-over for each peer."""
+        durable = self.wal.durable_seq
+        quick: dict[str, list[raft_pb2.RaftMessage]] = {}
+        bulk: dict[str, list[raft_pb2.RaftMessage]] = {}
+        for group in groups:
+            for outgoing in group.outbox.take(durable):
+                lane = bulk if outgoing.bulk else quick
+                lane.setdefault(outgoing.peer, []).append(outgoing.message)
+        for peer, messages in quick.items():
+            self._metrics.raft_messages.labels("out").inc(len(messages))
+            self._links.send(peer, messages, False)
+        for peer, messages in bulk.items():
+            self._links.send(peer, messages, True)
+
+    def _flush(self) -> None:
+        if self._flushing or self._stopped:
+            return
+        flush = self.wal.begin_flush()
+        if flush is None:
+            return
+        self._flushing = True
+        began = self._shell.now()
+        self._shell.run_blocking("log", flush.run, lambda error: self._flushed(flush, began, error))
+
+    def _flushed(self, flush: Flush, began: float, error: BaseException | None) -> None:
+        if self._stopped:
+            return
+        self._flushing = error is not None
+        if isinstance(error, WalFull):
+            self.wal.abandon_flush(flush)
+            self._disk_is_full(error)
+            return
+        if error is not None:
+            self._end(error)
+            return
+        self.wal.end_flush(flush)
+        self._metrics.wal_syncs.inc()
+        self._metrics.wal_bytes.inc(flush.bytes)
+        self._metrics.wal_sync_seconds.observe(self._shell.now() - began)
+        self._after_sync()
+
+    def _after_sync(self) -> None:
+        now = self._shell.now()
+        if self.disk_full:
+            self._disk_has_room(now)
+        synced, self._unsynced = self._unsynced, {}
+        for group in synced:
+            self._guarded(group, partial(group.synced, now))
+            self._dirty[group] = None
+        self._advance_compaction()
+        self._turn()
+
+    # ------------------------------------------------------------ a full disk
+
+    def _disk_is_full(self, error: WalFull) -> None:
+        if not self.disk_full:
+            self.disk_full = True
+            log.error(
+                "no room for the log: this node leads nothing and acknowledges nothing until space is freed",
+                error=str(error),
+                retry_s=FULL_RETRY_S,
+            )
+            now = self._shell.now()
+            for group in self.groups.values():
+                group.suspend(True, now)
+                self._dirty[group] = None
+            self._schedule()
+        self._shell.call_later(FULL_RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _disk_has_room(self, now: float) -> None:
+        self.disk_full = False
+        log.warning("there is room for the log again")
+        for group in self.groups.values():
+            group.suspend(group.machine.store_full, now)
+            self._dirty[group] = None
+
+    # ------------------------------------------------------------ what time alone decides
+
+    def _tick(self) -> None:
+        if self._stopped:
+            return
+        now = self._shell.now()
+        for group in self.groups.values():
+            self._guarded(group, partial(self._look_at_time, group, now))
+        if now - self._maintained_at >= MAINTENANCE_S:
+            self._maintained_at = now
+            self._maintain()
+        if self._dirty:
+            self._schedule()
+        self._shell.call_later(self.config.heartbeat_s / 2, self._tick)
+
+    def _look_at_time(self, group: Group, now: float) -> None:
+        if group.timer(now) or len(group.outbox):
+            self._dirty[group] = None
+
+    def _guarded(self, group: Group, work: Callable[[], None]) -> None:
+        """The one place where what should never happen in a group stops that group, and no other."""
+        try:
+            work()
+        except WalCorruption as corruption:  # the log is shared: nobody's log can be trusted
+            self._end(corruption)
+        except Exception as error:
+            log.exception("a replica failed", group=group.group_id)
+            group.stop(f"{type(error).__name__}: {error}")
+
+    def _end(self, error: BaseException) -> None:
+        log.critical("the log cannot be trusted any more: the process ends", error=repr(error))
+        self._stopped = True
+        self._fatal(error)
+
+    def _maintain(self) -> None:
+        self._dirty.update(dict.fromkeys(self.groups.values()))
+        leads = sum(group.is_leader for group in self.groups.values())
+        self._metrics.leader_groups.set(leads)
+        if self._compaction is None and not self.disk_full:
+            self._compaction = self.wal.plan_compaction()
+            self._advance_compaction()
+
+    def _advance_compaction(self) -> None:
+        """Removes segments once the records that free them are durable."""
+        plan = self._compaction
+        if plan is not None and plan.seq <= self.wal.durable_seq:
+            self._compaction = None
+            self._shell.run_blocking("bulk", plan.run, lambda error: self._compacted(plan, error))
+
+    def _compacted(self, plan: Compaction, error: BaseException | None) -> None:
+        if self._stopped:
+            return
+        if error is not None:
+            self._end(error)
+            return
+        self.wal.end_compaction(plan)

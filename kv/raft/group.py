@@ -1,0 +1,541 @@
+"""One replica of one Raft group: the guard around the core.
+
+The path of a message can be read top to bottom: `receive` admits it and dispatches by
+type, the handlers ask `guard.py` and tell the core, what the core sends comes back
+through `_core_sends` and is posted into the outbox with the log record that must be
+durable before it may leave. `settle` is the group's share of an engine turn: let the
+core commit, apply what is committed AND durable, propose what waits, serve reads.
+
+Ordering duties (design, section 4): a follower's entry is durable BEFORE it is
+acknowledged (step 6: `_post(.., after=journal.seq)`); the leader counts its own copy only
+when it is durable (step 7: `AckBook`); an entry is applied BEFORE it is answered (step 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from kv.config import RaftConfig
+from kv.errors import DiskFull, KVError, NotLeader, ReplicaStopped, RequestTooLarge
+from kv.internal.v1 import raft_pb2
+from kv.raft.api import ENTRY_PREFIX, Entry, StateMachine
+from kv.raft.campaign import Campaign
+from kv.raft.core import Core, Message
+from kv.raft.guard import AppendPlan, Contradiction, Rules, plan_append
+from kv.raft.journal import Journal
+from kv.raft.outbox import Outbox, Outgoing
+from kv.raft.read_index import ReadIndexQueue
+from kv.raft.replication import APPEND_BYTES_MAX, Replication
+from kv.raft.snapshot import SnapshotReceiver
+from kv.raft.transfers import Transfers
+
+APPLY_ENTRIES_MAX = 256
+"""Entries applied in one go (rule 20): a turn stays short."""
+READS_WAITING_MAX = 65_536
+"""Reads that may wait for one group's read index; one more is refused as if leadership were lost."""
+
+log = structlog.get_logger(__name__)
+
+
+class Host(Protocol):
+    """What a group needs of the engine that drives it."""
+
+    def wake(self, group: Group) -> None:
+        """Give the group a turn soon."""
+
+    def run_blocking(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Run `work` in a worker thread, then `then(error or None)` on the loop."""
+
+
+class Group:
+    """A replica; implements `GroupHandle`. Every call is on the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        group_id: int,
+        epoch: int,
+        me: str,
+        members: Sequence[str],
+        journal: Journal,
+        machine: StateMachine,
+        config: RaftConfig,
+        host: Host,
+        rng: Callable[[], float],
+        now: float,
+        rules: Rules | None = None,
+    ) -> None:
+        assert me in members, "a node that is no member must not run a replica"
+        self.group_id, self.epoch, self.me = group_id, epoch, me
+        self.members = tuple(members)
+        self.peers = tuple(name for name in members if name != me)
+        self.quorum = len(members) // 2 + 1
+        self.journal, self.machine, self.config, self.rules = journal, machine, config, rules or Rules()
+        self.outbox = Outbox(APPEND_BYTES_MAX)
+        self.failure: str | None = None
+        self.entry_bytes_max = config.entry_bytes_max
+        self.elections_won = self.snapshots_installed = 0
+        self.host, self.now = host, now
+        self._reads = ReadIndexQueue(self.quorum)
+        self.connected: set[str] = set()
+        self._installing: SnapshotReceiver | None = None
+        self._reply_as: AppendPlan | None = None
+        self._led: tuple[bool, int] = (False, -1)
+        self._last_probe_at = now
+        self.suspended = False
+        self.campaign = Campaign(self, rng)
+        self.replication, self.transfers = Replication(self), Transfers(self)
+        self.core = self._boot()
+        machine.attach(self)
+        self.log = log.bind(group=group_id, node=me)
+
+    # ------------------------------------------------------------ what others may know
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this replica leads, as far as it knows."""
+        return self.failure is None and self.core.is_leader
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+        return self.core.term
+
+    @property
+    def leader(self) -> str | None:
+        """The leader of the current term, if known."""
+        return self.core.leader
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return self.core.commit_index
+
+    @property
+    def first_index(self) -> int:
+        """First index that the log stands on."""
+        return self.journal.first
+
+    @property
+    def last_index(self) -> int:
+        """Last index of the log."""
+        return self.journal.last
+
+    @property
+    def durable_index(self) -> int:
+        """Last index that is on this disk."""
+        return self.journal.durable_index
+
+    @property
+    def busy(self) -> bool:
+        """Whether another turn is needed without any event: more is committed than was applied."""
+        upto = self._applicable()
+        return self.failure is None and not self.machine.store_full and self.machine.applied_index < upto
+
+    # ------------------------------------------------------------ the engine's calls
+
+    def receive(self, message: raft_pb2.RaftMessage, peer: str, now: float) -> None:
+        """Takes a message that came over the connection of `peer`."""
+        self.now = now
+        if self.failure is not None or self._installing is not None or not self._admits(message, peer):
+            return
+        try:
+            self._dispatch(message)
+        except Contradiction as contradiction:
+            self.stop(str(contradiction))
+        self._notice_leadership()
+
+    def settle(self, now: float) -> None:
+        """The group's share of a turn: commit, apply, propose, serve reads."""
+        self.now = now
+        if self.failure is not None or self._installing is not None:
+            return
+        if self.core.is_leader or self.core.commit_index > self.core.applied_index:
+            self.core.tick(now)
+        self._notice_leadership()
+        if self._apply() and not self.suspended:
+            self.machine.pump()
+            self._apply()
+        self.machine.maybe_checkpoint(now)
+        self._serve_reads()
+
+    def synced(self, now: float) -> None:
+        """A sync of the log ended: what it made durable counts now."""
+        self.now = now
+        if self.failure is not None:
+            return
+        if self._installing is not None:
+            if self.journal.durable_index >= self._installing.index:
+                self._install(self._installing)
+            return
+        self.replication.after_sync()
+
+    def timer(self, now: float) -> bool:
+        """Looks at what time alone decides; True if the group needs a turn."""
+        self.now = now
+        if self.failure is not None or self._installing is not None:
+            return False
+        self.transfers.check()
+        if self.core.is_leader:
+            return self._leader_timer(now)
+        if self.campaign.timer.due(now) and not self.suspended:
+            self.campaign.stand()
+            return True
+        return False
+
+    def connection(self, peer: str, up: bool, now: float) -> None:
+        """The connection to a peer came or went; whatever was in flight may be lost."""
+        self.now = now
+        if peer not in self.peers or self.failure is not None:
+            return
+        self.connected.add(peer) if up else self.connected.discard(peer)
+        self.replication.connection_reset(peer)
+        self.transfers.connection_reset(peer)
+        self.outbox.forget(peer)
+        self.core.connection(peer, up)
+
+    def suspend(self, suspended: bool, now: float) -> None:
+        """The log cannot be written (or can again): lead nothing, promise nothing, keep answering reads."""
+        self.now = now
+        if suspended and not self.suspended and self.is_leader:
+            self.core.raise_term(self.me, self.term + 1, now)
+            self._notice_leadership()
+        if self.suspended and not suspended:
+            self.campaign.timer.arm(now)
+        self.suspended = suspended
+
+    def stop(self, reason: str) -> None:
+        """Stops this replica for good; the process and its other groups go on."""
+        if self.failure is not None:
+            return
+        self.failure = reason
+        self.log.error("replica stopped", reason=reason)
+        for done in self._reads.drop():
+            done(None)
+        self.transfers.stop()
+        self.outbox.clear()
+        self.machine.leadership(False, self.core.term)
+        self.machine.reset_pending(ReplicaStopped(reason))
+
+    # ------------------------------------------------------------ GroupHandle: the state machine's calls
+
+    def propose(self, data: bytes) -> int:
+        """Appends a command to the leader's log and returns its index; see `GroupHandle.propose`."""
+        self._check_proposal(data)
+        index = self.journal.last + 1
+        self.core.propose(data, self.now)
+        self._notice_leadership()
+        if self.journal.last < index or self.journal.entry(index)[0] is not data:
+            raise self._not_leader()  # it stepped down in that very tick, and dropped the command
+        return index
+
+    def read_index(self, done: Callable[[int | None], None]) -> None:
+        """Confirms leadership for a read; see `GroupHandle.read_index`."""
+        if not self.is_leader or len(self._reads) >= READS_WAITING_MAX:
+            done(None)
+            return
+        self._reads.add(done)
+        self.wake()
+
+    def wake(self) -> None:
+        """Asks for a turn."""
+        self.host.wake(self)
+
+    def compact(self, index: int) -> None:
+        """Lets the log drop what lies below `index - 1` (rule 11)."""
+        if self.rules.compact_below_checkpoint:
+            assert index <= self.machine.checkpoint_index, "the log must keep what is not checkpointed"
+        held = self.transfers.held_index()
+        index = min(index, self.core.applied_index, index if held is None else held)
+        if index - 1 > self.journal.first:
+            self.journal.compact_to(index)
+
+    def entries(self, first: int, last: int) -> list[Entry]:
+        """Committed entries first..last with their data."""
+        journal = self.journal
+        return [(journal.data(i), i, journal.entry(i)[2]) for i in range(first, last + 1)]
+
+    # ------------------------------------------------------------ messages in
+
+    def _admits(self, message: raft_pb2.RaftMessage, peer: str) -> bool:
+        """Rule 1: the right group, epoch and sender, and the sender a member."""
+        if not self.rules.envelope:
+            return True
+        return (
+            message.group == self.group_id
+            and message.epoch == self.epoch
+            and message.sender == peer
+            and peer in self.peers
+        )
+
+    def _dispatch(self, message: raft_pb2.RaftMessage) -> None:  # noqa: C901 - a flat match, one line a type
+        match message.WhichOneof("body"):
+            case "append":
+                self._on_append(message)
+            case "append_reply":
+                self.replication.on_append_reply(message)
+            case "vote":
+                self.campaign.on_vote(message)
+            case "vote_reply":
+                self.campaign.on_vote_reply(message)
+            case "pre_vote":
+                self.campaign.on_pre_vote(message)
+            case "pre_vote_reply":
+                self.campaign.on_pre_vote_reply(message)
+            case "probe":
+                self._on_probe(message)
+            case "probe_reply":
+                self._on_probe_reply(message)
+            case "stale_term":
+                self.core.raise_term(message.sender, message.term, self.now)
+            case "snapshot_chunk":
+                self.transfers.on_chunk(message)
+            case "snapshot_reply":
+                self.transfers.on_reply(message)
+            case unknown:  # a newer peer's message: Raft tolerates its loss
+                self.log.warning("unknown raft message dropped", body=unknown, peer=message.sender)
+
+    def is_from_leader(self, message: raft_pb2.RaftMessage) -> bool:
+        """Rule 2 for what only a leader sends: lower terms are answered with ours."""
+        if message.term < self.term:
+            if self.rules.terms:
+                self.post(message.sender, stale_term=raft_pb2.StaleTerm())
+            return False
+        if message.term == self.term and self.core.is_leader:
+            raise Contradiction(f"{message.sender} also leads term {message.term}")
+        self.campaign.timer.heard_leader(self.now)
+        return True
+
+    def _on_append(self, message: raft_pb2.RaftMessage) -> None:
+        append = message.append
+        if not self.is_from_leader(message) or not self._may_store(append):
+            return
+        terms = [entry.term for entry in append.entries]
+        plan = plan_append(
+            self.journal,
+            self.core.commit_index,
+            append.prev_index,
+            append.prev_term,
+            terms,
+            append.commit_index,
+            self.rules,
+        )
+        entries: list[Entry] = []
+        if plan.skip is not None:
+            kept = append.entries[plan.skip :]
+            entries = [(entry.data, plan.prev + 1 + i, entry.term) for i, entry in enumerate(kept)]
+        self._reply_as = plan
+        self.core.append(
+            message.sender, message.term, plan.prev, plan.prev_term, entries, plan.commit, self.now
+        )
+        self._reply_as = None
+
+    def _may_store(self, append: raft_pb2.Append) -> bool:
+        """Rule 13, and no new entries while the log cannot be written."""
+        if self.suspended and append.entries:
+            return False
+        if not self.rules.entry_limits:
+            return True
+        return all(
+            entry.data[:1] == ENTRY_PREFIX and len(entry.data) <= self.entry_bytes_max
+            for entry in append.entries
+        )
+
+    def _on_probe(self, message: raft_pb2.RaftMessage) -> None:
+        if self.is_from_leader(message):
+            self.core.raise_term(message.sender, message.term, self.now)
+            self.post(message.sender, probe_reply=raft_pb2.ProbeReply(sequence=message.probe.sequence))
+
+    def _on_probe_reply(self, message: raft_pb2.RaftMessage) -> None:
+        if message.term > self.term:
+            self.core.raise_term(message.sender, message.term, self.now)
+        elif message.term == self.term:
+            self._reads.confirm(message.sender, message.term, message.probe_reply.sequence)
+
+    # ------------------------------------------------------------ messages out
+
+    def _core_sends(self, peer: str, message: Message) -> None:
+        """What the core sends, by its own names; the commands it would forward are dropped."""
+        match message["type"]:
+            case "append_entries":
+                self.replication.send_append(peer, message)
+            case "next_node_idx":
+                self._send_append_reply(peer, message)
+            case "request_vote":
+                vote = raft_pb2.Vote(last_index=message["last_log_index"], last_term=message["last_log_term"])
+                self.post(peer, after=self.journal.seq, vote=vote)
+            case "response_vote":
+                self.campaign.timer.arm(self.now)
+                self.post(peer, after=self.journal.seq, vote_reply=raft_pb2.VoteReply())
+            case "apply_command" | "apply_command_response":
+                pass  # never forwarded: the state machine answers NOT_LEADER with a hint
+            case unknown:
+                raise AssertionError(f"the core sends {unknown!r}, which this version should not")
+
+    def _send_append_reply(self, peer: str, message: Message) -> None:
+        next_index, success = message["next_node_idx"], message["success"]
+        plan = self._reply_as
+        if plan is not None and success and plan.proved is not None:
+            next_index = plan.proved + 1
+        if plan is not None and not success and plan.hint is not None:
+            next_index = plan.hint
+        reply = raft_pb2.AppendReply(next_index=next_index, success=success)
+        self.post(peer, after=self.journal.seq, append_reply=reply)
+
+    def post(
+        self,
+        peer: str,
+        *,
+        after: int | None = None,
+        term: int | None = None,
+        size: int = 0,
+        bulk: bool = False,
+        **body: object,
+    ) -> None:
+        """Puts a message into the outbox, to leave once the log record `after` is durable (rule 7)."""
+        message = raft_pb2.RaftMessage(
+            group=self.group_id,
+            epoch=self.epoch,
+            sender=self.me,
+            term=self.term if term is None else term,
+            **body,  # type: ignore[arg-type]
+        )
+        durable = self.journal.hard_state_seq if after is None else after
+        self.outbox.post(
+            Outgoing(durable if self.rules.durable_before_sent else 0, peer, message, bulk), size
+        )
+
+    def _leader_timer(self, now: float) -> bool:
+        heartbeat_due = now - self.replication.last_append_at >= self.config.heartbeat_s
+        if self._reads.open_sequence is not None and now - self._last_probe_at >= self.config.heartbeat_s:
+            self._send_probes(self._reads.open_sequence)
+        return heartbeat_due or not self._reads.idle
+
+    def _notice_leadership(self) -> None:
+        state = (self.core.is_leader, self.core.term)
+        if state == self._led:
+            return
+        was_leader, old_term = self._led
+        self._led = state
+        if state[0] and not was_leader:
+            self.elections_won += 1
+            self.log.info("leads", term=state[1])
+        if was_leader and state != (True, old_term):
+            self._lost_leadership()
+        if state[0] != was_leader or state[0]:
+            self.machine.leadership(*state)
+
+    def _lost_leadership(self) -> None:
+        for done in self._reads.drop():
+            done(None)
+        self.transfers.end_all()
+        self.campaign.timer.arm(self.now)
+
+    # ------------------------------------------------------------ applying and reading
+
+    def _applicable(self) -> int:
+        applied = self.core.applied_index
+        return min(applied, self.journal.durable_index) if self.rules.apply_durable else applied
+
+    def _apply(self) -> bool:
+        """Applies what is committed and on this disk, a bounded number of entries; False if it stopped us."""
+        machine = self.machine
+        first = machine.applied_index + 1
+        last = min(self._applicable(), first + APPLY_ENTRIES_MAX - 1)
+        if first <= last:
+            machine.apply([(self.data(i), i, self.journal.entry(i)[2]) for i in range(first, last + 1)])
+        if machine.failure is not None:
+            self.stop(machine.failure)
+        return self.failure is None
+
+    def data(self, index: int) -> bytes:
+        """The entry's data; one byte is a no-op, or the placeholder of data that left the cache."""
+        data = self.journal.entry(index)[0]
+        return self.journal.data(index) if len(data) == 1 and index > self.journal.base else data
+
+    def _serve_reads(self) -> None:
+        reads = self._reads
+        if reads.idle or not self.core.is_leader:
+            return
+        if reads.can_begin and self._may_read():
+            if self.rules.confirm_reads:
+                sequence = reads.begin(self.term, self.core.commit_index)
+                if reads.open_sequence is not None:
+                    self._send_probes(sequence)
+            else:
+                reads.skip_round(self.core.commit_index)
+        for index, done in reads.ready(self.machine.applied_index):
+            done(index)
+
+    def _may_read(self) -> bool:
+        """Rule 14: before the term's first commit a leader does not know what is committed."""
+        if not self.rules.reads_after_own_commit:
+            return True
+        return self.journal.term_at(self.core.commit_index) == self.term
+
+    def _send_probes(self, sequence: int) -> None:
+        self._last_probe_at = self.now
+        for peer in self.peers:
+            self.post(peer, probe=raft_pb2.Probe(sequence=sequence))
+
+    def _check_proposal(self, data: bytes) -> None:
+        if self.failure is not None:
+            raise ReplicaStopped(self.failure)
+        if self.suspended:
+            raise DiskFull("the log has no room on this node: free space; the cluster goes on elsewhere")
+        if self.rules.entry_limits and len(data) > self.entry_bytes_max:
+            raise RequestTooLarge(f"a log entry has at most {self.entry_bytes_max} bytes")
+        if not self.core.is_leader:
+            raise self._not_leader()
+
+    def _not_leader(self) -> KVError:
+        return NotLeader(
+            f"{self.me} does not lead partition {self.group_id}",
+            metadata={"leader": self.leader or "", "partition": str(self.group_id)},
+        )
+
+    # ------------------------------------------------------------ a received snapshot
+
+    def begin_install(self, receiver: SnapshotReceiver) -> None:
+        """The snapshot is durable as a file. Next: one record in the log, then the state itself."""
+        self._installing = receiver
+        for done in self._reads.drop():
+            done(None)
+        self.outbox.clear()
+        self.journal.install_snapshot(receiver.index, receiver.index_term, receiver.previous_term)
+        self.wake()
+
+    def _install(self, receiver: SnapshotReceiver) -> None:
+        """The log's mark is durable: replace the state and start a fresh core on it."""
+        self.machine.reset_pending(self._not_leader())
+        self.machine.install(receiver.sink, receiver.index)
+        self._installing = None
+        if self.machine.failure is not None:
+            self.stop(self.machine.failure)
+            return
+        self.core.destroy()
+        self.core = self._boot()
+        for peer in sorted(self.connected):
+            self.core.connection(peer, True)
+        self.snapshots_installed += 1
+        self.campaign.timer.heard_leader(self.now)
+        self.log.info("snapshot installed", index=receiver.index)
+        reply = raft_pb2.AppendReply(next_index=receiver.index + 1, success=True)
+        self.post(receiver.leader, after=self.journal.seq, append_reply=reply)
+        self._notice_leadership()
+
+    def _boot(self) -> Core:
+        """A core that stands on the journal's head (rule 8: commits begin at the snapshot)."""
+        return Core(
+            self.me,
+            self.peers,
+            self.journal,
+            self._core_sends,
+            heartbeat_s=self.config.heartbeat_s,
+            leader_fallback_s=self.config.leader_fallback_s,
+            commit_index=self.journal.base,
+            now=self.now,
+        )

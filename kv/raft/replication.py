@@ -1,0 +1,143 @@
+"""The leader's side of replication: what goes to each follower, and what each has proved.
+
+The core says what it would send; what leaves is decided here (rules 18 and 19, the send
+window, the size of messages), and what comes back is told to the core only as far as it is
+proved and on our own disk (rules 5 and 6).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kv.internal.v1 import raft_pb2
+from kv.raft.api import Entry
+from kv.raft.core import Message
+from kv.raft.guard import AckBook, Contradiction, SendWindow
+
+if TYPE_CHECKING:
+    from kv.raft.group import Group
+
+APPEND_BYTES_MAX = 1 << 20
+"""Entries of one append message, in bytes (at least one entry)."""
+SEND_WINDOW_BYTES_MAX = 8 << 20
+"""Entries sent to one follower and not yet proved."""
+
+
+class Replication:
+    """One group's book of its followers, for the term that it leads."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self.book_term = -1
+        self.last_append_at = group.now
+        self._acks = AckBook()
+        self._window = SendWindow(SEND_WINDOW_BYTES_MAX)
+
+    def connection_reset(self, peer: str) -> None:
+        """Whatever was in flight to `peer` may be lost."""
+        self._window.forget(peer)
+
+    def after_sync(self) -> None:
+        """Our own copies became durable: followers' copies may count now (rule 6)."""
+        group = self._group
+        if group.core.is_leader and self.book_term == group.term:
+            for peer, next_index in self._acks.after_sync(group.journal.durable_index):
+                group.core.acknowledged(peer, next_index, group.now)
+
+    def on_append_reply(self, message: raft_pb2.RaftMessage) -> None:
+        """A follower proved how far its log agrees, or says from where to send."""
+        peer, reply = message.sender, message.append_reply
+        if message.term > self._group.term:
+            self._group.core.raise_term(peer, message.term, self._group.now)
+            return
+        if not self._group.core.is_leader or (
+            message.term != self._group.term and self._group.rules.current_acks
+        ):
+            return
+        if not reply.success:
+            next_index = self._acks.rejection(peer, reply.next_index, self._group.journal.last)
+            self._window.reset(peer, next_index)
+            self._group.core.send_from(peer, next_index, self._group.now)
+            return
+        if reply.next_index - 1 > self._group.journal.last and self._group.rules.current_acks:
+            raise Contradiction(f"{peer} acknowledges entry {reply.next_index - 1}, beyond the leader's log")
+        allowed = self._acks.success(
+            peer, reply.next_index, self._group.journal.durable_index, self._group.rules
+        )
+        self._group.core.acknowledged(peer, allowed, self._group.now)
+        self._group.transfers.proved(peer, reply.next_index - 1)
+        go_on = self._window.proved(peer, self._acks.match[peer])
+        if go_on is not None:
+            self._group.core.send_from(peer, max(go_on, self._acks.match[peer] + 1), self._group.now)
+
+    def send_append(self, peer: str, message: Message) -> None:
+        """The core would send this append: decides what of it leaves."""
+        assert "transmission" not in message, "the core must never split an entry"
+        self.last_append_at = self._group.now
+        if self.book_term != self._group.term:
+            self._new_book()
+        if "serialized" in message:
+            self._group.transfers.begin(peer)
+            return
+        prev, prev_term, entries = message["prevLogIdx"], message["prevLogTerm"], message["entries"]
+        if prev is None:
+            return
+        if entries and prev < self._group.journal.base:  # these entries are gone: only a snapshot has them
+            self._group.transfers.begin(peer)
+        if self._group.transfers.sending(peer) and self._group.rules.snapshot_heartbeats:
+            entries = []
+        if entries:
+            prev, prev_term, entries = self._not_yet_carried(peer, prev, prev_term, entries)
+        if not entries and self._window.deferred(peer):
+            prev, prev_term = self._carried(peer, prev, prev_term)
+        self._post_append(peer, prev, prev_term, entries, message["commit_index"])
+
+    def _not_yet_carried(
+        self, peer: str, prev: int, prev_term: int, entries: list[Entry]
+    ) -> tuple[int, int, list[Entry]]:
+        """Rule 18: leaves out what this connection carries already, and what its window cannot take."""
+        carried = self._window.carried(peer)
+        if self._group.rules.send_once and carried > prev:
+            skip = min(carried, entries[-1][1]) - prev
+            prev, prev_term, entries = entries[skip - 1][1], entries[skip - 1][2], entries[skip:]
+        if entries and (self._window.full(peer) or self._window.deferred(peer)):
+            self._window.defer(peer, entries[0][1])
+            return prev, prev_term, []
+        return prev, prev_term, entries
+
+    def _carried(self, peer: str, prev: int, prev_term: int) -> tuple[int, int]:
+        """Where a heartbeat may stand while entries are held back: at what was sent, not at our end."""
+        carried = self._window.carried(peer)
+        term = self._group.journal.term_at(carried)
+        return (prev, prev_term) if term is None else (carried, term)
+
+    def _post_append(self, peer: str, prev: int, prev_term: int, entries: list[Entry], commit: int) -> None:
+        """Posts the entries in messages of bounded size; one without entries is a heartbeat."""
+        parts: list[raft_pb2.Entry] = []
+        size = 0
+        for data, index, term in entries:
+            if self._window.full(peer):
+                self._window.defer(peer, index)
+                break
+            whole = data if len(data) > 1 else self._group.data(index)
+            parts.append(raft_pb2.Entry(term=term, data=whole))
+            size += len(whole)
+            self._window.sent(peer, index, len(whole))
+            if size >= APPEND_BYTES_MAX:
+                self._append_message(peer, prev, prev_term, parts, size, commit)
+                prev, prev_term, parts, size = index, term, [], 0
+        if parts or not entries:
+            self._append_message(peer, prev, prev_term, parts, size, commit)
+
+    def _append_message(
+        self, peer: str, prev: int, prev_term: int, parts: list[raft_pb2.Entry], size: int, commit: int
+    ) -> None:
+        append = raft_pb2.Append(prev_index=prev, prev_term=prev_term, commit_index=commit, entries=parts)
+        self._group.post(peer, after=self._group.journal.hard_state_seq, size=size, append=append)
+
+    def _new_book(self) -> None:
+        """A new term of ours begins: what was proved or sent in another counts for nothing."""
+        self.book_term = self._group.term
+        self._acks = AckBook()
+        self._window.clear()
+        self._group.transfers.end_all()

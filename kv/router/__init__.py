@@ -1,0 +1,1 @@
+"""Which partition owns a key, and who leads it: the ring, routing and the server that forwards."""

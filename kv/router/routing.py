@@ -1,0 +1,285 @@
+"""Where each operation of a batch goes, and how the answers become one (step 2 of a write).
+
+Pure: the split of a decoded batch by partition, the merge of the partitions' responses, and what
+kind of request a batch is. Which attempt follows a failed one is in `kv.router.retry`.
+
+A batch whose keys are all in one partition is passed on as the bytes in which it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from kv.errors import (
+    CrossPartition,
+    InvalidArgument,
+    KVError,
+    RequestTooLarge,
+    Unavailable,
+    from_proto,
+    to_proto,
+)
+from kv.ids import REQUEST_BYTES_MAX, GroupId, check_request_bytes
+from kv.router.ring import Ring
+from kv.v1 import kv_pb2
+
+RESPONSE_BYTES_MAX: Final = REQUEST_BYTES_MAX
+"""A merged response is not larger: values beyond it are replaced by an error that asks for smaller batches."""
+
+_READS: Final = frozenset({"get", "range"})
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What kind of request a batch is, as far as attempts care."""
+
+    is_read: bool
+    """It changes nothing, so it may be sent again at any time."""
+    stale: bool = False
+    """Any replica may answer it."""
+    session: int = 0
+    """The client's session that protects it against repetition; 0: none."""
+    opens_session: bool = False
+    """It only opens a session: a second one is wasted, not wrong."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a copy of an attempt that may have been applied does no harm."""
+        return self.is_read or self.session != 0 or self.opens_session
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One partition's share of a batch."""
+
+    partition: GroupId
+    raw: bytes
+    """A serialized `kv.v1.BatchRequest`."""
+    positions: tuple[int, ...]
+    """The place of each of its operations in the whole batch."""
+    traits: Traits
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A batch split by partition. Every position is in exactly one part or in `refused`."""
+
+    size: int
+    parts: tuple[Part, ...]
+    refused: dict[int, KVError] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> Part | None:
+        """The only part, if its response is the response of the batch as it stands."""
+        return self.parts[0] if len(self.parts) == 1 and not self.refused else None
+
+
+def decode_batch(raw: bytes) -> kv_pb2.BatchRequest:
+    """Parse and check a batch. Raises `InvalidArgument` or `RequestTooLarge`."""
+    check_request_bytes(len(raw))
+    try:
+        batch = kv_pb2.BatchRequest.FromString(raw)
+    except DecodeError as error:
+        raise InvalidArgument("the batch is not a serialized kv.v1.BatchRequest") from error
+    check_batch(batch)
+    return batch
+
+
+def check_batch(batch: kv_pb2.BatchRequest) -> None:
+    """Raise `InvalidArgument` for what is wrong with the batch as a whole, wherever it goes."""
+    if not batch.operations:
+        raise InvalidArgument("the batch has no operations")
+    if batch.level not in kv_pb2.ReadLevel.values():
+        raise InvalidArgument(f"there is no read level {batch.level}", metadata={"level": batch.level})
+    if batch.HasField("request_id"):
+        _check_request_id(batch.request_id)
+
+
+def _check_request_id(request_id: kv_pb2.RequestId) -> None:
+    sequence, acknowledged = request_id.sequence, request_id.acknowledged
+    if request_id.session == 0 and (sequence or acknowledged):
+        raise InvalidArgument("the request id has no session: open one, or send no request id")
+    if request_id.session and sequence == 0:
+        raise InvalidArgument("the sequence of a request id starts at 1")
+    if request_id.session and acknowledged >= sequence:
+        raise InvalidArgument(
+            f"the request acknowledges sequence {acknowledged} and so its own, {sequence}",
+            metadata={"sequence": sequence, "acknowledged": acknowledged},
+        )
+
+
+def traits_of(batch: kv_pb2.BatchRequest) -> Traits:
+    """Return what kind of request the batch is."""
+    kinds = {operation.WhichOneof("operation") for operation in batch.operations}
+    is_read = kinds <= _READS
+    return Traits(
+        is_read=is_read,
+        stale=is_read and batch.level == kv_pb2.READ_LEVEL_STALE,
+        session=batch.request_id.session,
+        opens_session=kinds == {"open_session"},
+    )
+
+
+def traits_of_raw(raw: bytes) -> Traits:
+    """Return what kind of request the serialized batch is; one that does not parse counts as a bare write."""
+    try:
+        return traits_of(kv_pb2.BatchRequest.FromString(raw))
+    except DecodeError:
+        return Traits(is_read=False)
+
+
+def split(batch: kv_pb2.BatchRequest, raw: bytes, ring: Ring) -> Plan:
+    """Split a checked batch by partition; `raw` is the form in which it came.
+
+    An operation that can go nowhere (no key, or keys of two partitions) is refused by itself.
+    Raises `CrossPartition` if the batch has a request id and keys of more than one partition.
+    """
+    places: dict[GroupId, list[int]] = {}
+    refused: dict[int, KVError] = {}
+    for position, operation in enumerate(batch.operations):
+        try:
+            places.setdefault(_partition_of(operation, ring), []).append(position)
+        except InvalidArgument as error:
+            refused[position] = error
+    if len(places) == 1 and not refused:
+        [(partition, positions)] = places.items()
+        return Plan(len(batch.operations), (Part(partition, raw, tuple(positions), traits_of(batch)),))
+    if batch.request_id.session:
+        raise _not_one_partition(places, refused)
+    parts = tuple(_part(batch, partition, positions) for partition, positions in places.items())
+    return Plan(len(batch.operations), parts, refused)
+
+
+def _not_one_partition(places: dict[GroupId, list[int]], refused: dict[int, KVError]) -> KVError:
+    if len(places) > 1:
+        partitions = ",".join(str(partition) for partition in sorted(places))
+        return CrossPartition(
+            f"the batch has a request id and keys of {len(places)} partitions",
+            metadata={"partitions": partitions},
+        )
+    return next(iter(refused.values()))
+
+
+def _part(batch: kv_pb2.BatchRequest, partition: GroupId, positions: Sequence[int]) -> Part:
+    """Return the share of one partition, in the batch's order.
+
+    The reads of a batch that also writes are linearizable, though their part may only read.
+    """
+    level = batch.level if traits_of(batch).is_read else kv_pb2.READ_LEVEL_LINEARIZABLE
+    share = kv_pb2.BatchRequest(operations=[batch.operations[i] for i in positions], level=level)
+    return Part(partition, share.SerializeToString(), tuple(positions), traits_of(share))
+
+
+def _partition_of(operation: kv_pb2.Operation, ring: Ring) -> GroupId:
+    """Return the partition that owns every key of the operation."""
+    match operation.WhichOneof("operation"):
+        case "put":
+            return ring.partition_of(operation.put.key)
+        case "get":
+            return ring.partition_of(operation.get.key)
+        case "delete":
+            return ring.partition_of(operation.delete.key)
+        case "txn":
+            return _partition_of_txn(operation.txn, ring)
+        case None:
+            raise InvalidArgument(
+                "an operation of the batch is empty or of a kind that this node does not know"
+            )
+        case kind:
+            raise InvalidArgument(
+                f"{kind} has no key: name the partition in the request", metadata={"kind": kind}
+            )
+
+
+def _partition_of_txn(txn: kv_pb2.TxnOperation, ring: Ring) -> GroupId:
+    partitions = {ring.partition_of(key) for key in _txn_keys(txn)}
+    if not partitions:
+        raise InvalidArgument("the transaction names no key")
+    if len(partitions) > 1:
+        raise CrossPartition(
+            f"the transaction has keys of {len(partitions)} partitions",
+            metadata={"partitions": ",".join(str(partition) for partition in sorted(partitions))},
+        )
+    return partitions.pop()
+
+
+def _txn_keys(txn: kv_pb2.TxnOperation) -> Iterable[bytes]:
+    for compare in txn.compare:
+        yield compare.key
+    for operations in (txn.then_operations, txn.else_operations):
+        for operation in operations:
+            kind = operation.WhichOneof("operation")
+            if kind not in ("get", "put", "delete"):
+                raise InvalidArgument("the lists of a transaction hold gets, puts and deletes only")
+            keyed: kv_pb2.GetOperation = getattr(operation, kind)
+            yield keyed.key
+
+
+def merge(plan: Plan, outcomes: Sequence[bytes | KVError]) -> bytes:
+    """Return the response of the whole batch from the outcome of each part, in the order of `plan.parts`.
+
+    A failed part, and what was refused, becomes an error of each of its operations.
+    """
+    assert len(outcomes) == len(plan.parts), "every part has one outcome"
+    slots: list[kv_pb2.OperationResult | None] = [None] * plan.size
+    evidence: list[kv_pb2.Evidence] = []
+    for position, error in plan.refused.items():
+        slots[position] = kv_pb2.OperationResult(error=to_proto(error))
+    for part, outcome in zip(plan.parts, outcomes, strict=True):
+        results, proofs = _results_of(part, outcome)
+        evidence.extend(proofs)
+        for position, result in zip(part.positions, results, strict=True):
+            slots[position] = result
+    results = [slot for slot in slots if slot is not None]
+    assert len(results) == plan.size, "every position has one result"
+    return kv_pb2.BatchResponse(results=_bounded(results), evidence=evidence).SerializeToString()
+
+
+def _results_of(
+    part: Part, outcome: bytes | KVError
+) -> tuple[list[kv_pb2.OperationResult], list[kv_pb2.Evidence]]:
+    if isinstance(outcome, KVError):
+        return [kv_pb2.OperationResult(error=to_proto(outcome))] * len(part.positions), []
+    response = kv_pb2.BatchResponse.FromString(outcome)
+    assert len(response.results) == len(part.positions), "a partition answers each operation"
+    return list(response.results), list(response.evidence)
+
+
+def _bounded(results: list[kv_pb2.OperationResult]) -> list[kv_pb2.OperationResult]:
+    """Replace the gets that would make the response too large. Results of writes are small and always kept."""
+    total = 0
+    kept = []
+    for result in results:
+        if result.WhichOneof("result") == "get" and total + result.ByteSize() > RESPONSE_BYTES_MAX:
+            error = RequestTooLarge(
+                f"the values of this batch are more than {RESPONSE_BYTES_MAX} bytes",
+                metadata={"response_bytes_max": RESPONSE_BYTES_MAX},
+            )
+            kept.append(kv_pb2.OperationResult(error=to_proto(error)))
+            continue
+        total += result.ByteSize()
+        kept.append(result)
+    return kept
+
+
+def with_request_id(raw: bytes, session: int, sequence: int, acknowledged: int) -> bytes:
+    """Return the serialized batch with that request id; nothing is encoded again (protobuf merges by appending)."""
+    request_id = kv_pb2.RequestId(session=session, sequence=sequence, acknowledged=acknowledged)
+    return raw + kv_pb2.BatchRequest(request_id=request_id).SerializeToString()
+
+
+def single_result(response: kv_pb2.BatchResponse) -> kv_pb2.OperationResult:
+    """Return the result of a batch of one operation; raises its error if it is one."""
+    [result] = response.results
+    if result.WhichOneof("result") == "error":
+        raise from_proto(result.error)
+    return result
+
+
+def no_map() -> KVError:
+    """Return the error of a node that has not learned the cluster map."""
+    return Unavailable("this node has not learned the cluster map yet")

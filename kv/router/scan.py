@@ -1,0 +1,185 @@
+"""A scan: the keys of a range over all partitions, merged in key order.
+
+Here live the bounds of a scan (pure) and `Scan`, the k-way merge of the partitions' pages. Keys are
+spread by hash, so every partition has its share of every range and takes part from the beginning.
+
+Memory: each partition has at most one and a half pages here. A page shrinks with the number of
+partitions, so that all pages together hold about `scan_items_max` items.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+from kv.errors import InvalidArgument, KeyTooLong
+from kv.ids import KEY_BYTES_MAX, GroupId
+from kv.router.dispatch import Router
+from kv.router.routing import single_result
+from kv.router.streams import stop_tasks
+from kv.v1 import kv_pb2
+
+PAGE_ITEMS_MIN: Final = 8
+"""A partition's page is never smaller: below that, round trips cost more than the memory is worth."""
+
+ITEM_OVERHEAD_BYTES: Final = 8
+"""What a repeated message costs around an item, at most."""
+
+
+def scan_bounds(request: kv_pb2.ScanRequest) -> tuple[bytes, bytes]:
+    """Return (start, end) of the scan; an empty end is the end of the key space. Raises `InvalidArgument`."""
+    start, end = request.start, request.end
+    if request.level not in kv_pb2.ReadLevel.values():
+        raise InvalidArgument(f"there is no read level {request.level}", metadata={"level": request.level})
+    for name, bound in (("prefix", request.prefix), ("start", start), ("end", end)):
+        if len(bound) > KEY_BYTES_MAX:
+            raise KeyTooLong(
+                f"the {name} has {len(bound)} bytes, a key has at most {KEY_BYTES_MAX}",
+                metadata={"key_bytes": len(bound), "key_bytes_max": KEY_BYTES_MAX},
+            )
+    if request.prefix and (start or end):
+        raise InvalidArgument("a scan has either a prefix, or a start and an end")
+    if end and start > end:
+        raise InvalidArgument("the start of the scan is after its end")
+    if request.prefix:
+        return request.prefix, prefix_end(request.prefix)
+    return start, end
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the least key above every key that begins with `prefix`; empty if there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b""
+
+
+def successor(key: bytes) -> bytes:
+    """Return the least possible key above `key`; empty if there is none."""
+    return key + b"\x00" if len(key) < KEY_BYTES_MAX else prefix_end(key)
+
+
+def page_items(items_max: int, page_items_max: int, partitions: int, limit: int) -> int:
+    """Return how many items to ask of one partition at a time; `limit` 0: the scan has none."""
+    share = max(PAGE_ITEMS_MIN, min(page_items_max, items_max // partitions))
+    return min(share, limit) if limit else share
+
+
+class _Cursor:
+    """One partition's place in the scan."""
+
+    __slots__ = ("done", "fetch", "items", "next_start", "partition")
+
+    def __init__(self, partition: GroupId, start: bytes) -> None:
+        self.partition = partition
+        self.next_start = start
+        self.items: deque[tuple[kv_pb2.KeyValue, Sequence[kv_pb2.Evidence]]] = deque()
+        self.done = False
+        self.fetch: asyncio.Task[None] | None = None
+
+
+class _Page:
+    """The ScanResponse that is being filled."""
+
+    def __init__(self) -> None:
+        self.items: list[kv_pb2.KeyValue] = []
+        self.items_bytes = 0
+        self._evidence: dict[tuple[int, int], kv_pb2.Evidence] = {}
+
+    def add(self, item: kv_pb2.KeyValue, item_bytes: int) -> None:
+        self.items.append(item)
+        self.items_bytes += item_bytes
+
+    def fed_by(self, evidence: Sequence[kv_pb2.Evidence]) -> None:
+        for proof in evidence:
+            self._evidence[proof.partition, proof.index] = proof
+
+    def response(self) -> kv_pb2.ScanResponse:
+        return kv_pb2.ScanResponse(items=self.items, evidence=self._evidence.values())
+
+
+class Scan:
+    """One scan over all partitions. `deadline()` gives the deadline of a read that begins now."""
+
+    def __init__(self, router: Router, request: kv_pb2.ScanRequest, deadline: Callable[[], float]) -> None:
+        """Raises `InvalidArgument` for bad bounds, `Unavailable` before the first cluster map."""
+        start, self._end = scan_bounds(request)
+        cluster_map, _ = router.ring()
+        config = router.config
+        self._router = router
+        self._request = request
+        self._deadline = deadline
+        self._response_bytes_max = config.scan_response_bytes_max
+        partitions = cluster_map.partitions
+        self._page_items = page_items(
+            config.scan_items_max, config.scan_page_items, len(partitions), request.limit
+        )
+        self._cursors = [_Cursor(partition.id, start) for partition in partitions]
+        self._slots = asyncio.Semaphore(config.scan_fetches_max)
+        self._page = _Page()
+
+    async def pages(self) -> AsyncGenerator[kv_pb2.ScanResponse, None]:
+        """Give the pages in key order; at least one, which carries the evidence of an empty range."""
+        try:
+            async for page in self._merge():
+                yield page
+        finally:
+            await stop_tasks(*(cursor.fetch for cursor in self._cursors if cursor.fetch is not None))
+
+    async def _merge(self) -> AsyncGenerator[kv_pb2.ScanResponse, None]:
+        heap: list[tuple[bytes, int]] = []
+        for cursor in self._cursors:
+            self._prefetch(cursor)
+        for number, cursor in enumerate(self._cursors):
+            await self._push(heap, number, cursor)
+        left = self._request.limit or -1
+        while heap and left:
+            _, number = heapq.heappop(heap)
+            cursor = self._cursors[number]
+            item, evidence = cursor.items.popleft()
+            item_bytes = item.ByteSize() + ITEM_OVERHEAD_BYTES
+            if self._page.items and self._page.items_bytes + item_bytes > self._response_bytes_max:
+                yield self._turn_page()
+            self._page.add(item, item_bytes)
+            self._page.fed_by(evidence)
+            left -= 1
+            if left:
+                await self._push(heap, number, cursor)
+        yield self._turn_page()
+
+    async def _push(self, heap: list[tuple[bytes, int]], number: int, cursor: _Cursor) -> None:
+        """Put the partition's next key on the heap, if it has one; fetch ahead when half of the page is used."""
+        if not cursor.items and not cursor.done:
+            self._prefetch(cursor)
+            assert cursor.fetch is not None, "a partition that has more is being read"
+            await cursor.fetch
+        if cursor.items:
+            heapq.heappush(heap, (cursor.items[0][0].key, number))
+            if len(cursor.items) <= self._page_items // 2:
+                self._prefetch(cursor)
+
+    def _prefetch(self, cursor: _Cursor) -> None:
+        if not cursor.done and (cursor.fetch is None or cursor.fetch.done()):
+            cursor.fetch = asyncio.get_running_loop().create_task(self._fetch(cursor))
+
+    async def _fetch(self, cursor: _Cursor) -> None:
+        operation = kv_pb2.RangeOperation(
+            start=cursor.next_start, end=self._end, limit=self._page_items, keys_only=self._request.keys_only
+        )
+        batch = kv_pb2.BatchRequest(operations=[kv_pb2.Operation(range=operation)], level=self._request.level)
+        async with self._slots:
+            response = await self._router.read_partition(batch, cursor.partition, self._deadline())
+        result = single_result(response).range
+        assert result.items or not result.more, "a page that has more after it is not empty"
+        evidence = list(response.evidence)
+        cursor.items.extend((item, evidence) for item in result.items)
+        if not result.items:
+            self._page.fed_by(evidence)  # it proves that there is nothing here
+        if result.more:
+            cursor.next_start = successor(result.items[-1].key)
+        cursor.done = not result.more or not cursor.next_start
+
+    def _turn_page(self) -> kv_pb2.ScanResponse:
+        page, self._page = self._page, _Page()
+        return page.response()

@@ -1,0 +1,272 @@
+"""The public gRPC API of a node: KVService, ClusterService, health and reflection.
+
+Here live the servicers and nothing that routes: a unary call becomes a batch of one operation and
+its result, an error becomes a status with an ErrorInfo. Requests are parsed here and not by grpc, so
+that one that does not parse is answered INVALID_ARGUMENT like any other bad request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final, TypeAlias, TypeVar, cast
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from kv.errors import Internal, KVError, Overloaded
+from kv.internal.v1 import peer_pb2
+from kv.router.dispatch import Router
+from kv.router.forward_server import ForwardService
+from kv.router.limits import PUBLIC_MESSAGE_BYTES_MAX
+from kv.router.pipeline import Pipeline, serve_pipeline
+from kv.router.routing import check_batch, single_result
+from kv.router.scan import Scan
+from kv.router.streams import Context, abort, parse, stop_tasks
+from kv.telemetry import Metrics
+from kv.v1 import cluster_pb2, kv_pb2
+
+KV_SERVICE: Final = "kv.v1.KVService"
+CLUSTER_SERVICE: Final = "kv.v1.ClusterService"
+PEER_SERVICE: Final = "kv.internal.v1.PeerService"
+
+HEALTH_OF_PARTITION: Final = "kv.partition."
+"""Health service name of a partition, followed by its number; "" is the node as a whole."""
+
+_log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q", bound=Message)
+_WriteRequest: TypeAlias = kv_pb2.PutRequest | kv_pb2.DeleteRequest | kv_pb2.TxnRequest
+
+
+class RouterServer:
+    """Serves the router over gRPC; the node adds it to its server, starts and stops it."""
+
+    def __init__(
+        self, router: Router, hello: Callable[[], peer_pb2.Hello], metrics: Metrics | None = None
+    ) -> None:
+        self.router = router
+        self._config = router.config
+        self._clock = router.cluster.clock
+        self._forward = ForwardService(router.cluster, hello, router.config)
+        self._metrics = metrics or Metrics.create()
+        self._health = health.aio.HealthServicer()
+        self._published: dict[str, int] = {}
+        self._pipelines: set[Pipeline] = set()
+        self._scans = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pipelines(self) -> int:
+        """Pipeline streams that are open now."""
+        return len(self._pipelines)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Add KVService, ClusterService, PeerService.Forward, health and reflection to the server."""
+        server.add_generic_rpc_handlers((self._kv(), self._cluster(), self._forward.handler()))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (KV_SERVICE, CLUSTER_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+    async def start(self) -> None:
+        """Publish the health, and keep it and the idle streams up to date until `stop`."""
+        await self.publish_health()
+        self._task = asyncio.get_running_loop().create_task(self._housekeeping())
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING to whoever watches. The node then stops the server, and last closes the router."""
+        if self._task is not None:
+            await stop_tasks(self._task)
+        await self._health.enter_graceful_shutdown()
+
+    async def publish_health(self) -> None:
+        """Tell the health service what this node knows.
+
+        The node serves once it has a map; a partition of which it has a replica when that knows a leader.
+        """
+        cluster = self.router.cluster
+        cluster_map = cluster.map
+        await self._publish("", cluster_map is not None)
+        for partition in cluster_map.partitions if cluster_map is not None else ():
+            replica = cluster.replica(partition.id)
+            if replica is not None:
+                serving = replica.is_leader or bool(replica.leader)
+                await self._publish(f"{HEALTH_OF_PARTITION}{partition.id}", serving)
+
+    async def _publish(self, service: str, serving: bool) -> None:
+        response = health_pb2.HealthCheckResponse
+        value = response.SERVING if serving else response.NOT_SERVING
+        if self._published.get(service) != value:
+            self._published[service] = value
+            await self._health.set(service, value)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.health_interval_ms / 1000)
+            await self.publish_health()
+            self._metrics.pending_requests.set(self.router.in_flight)
+            for pipeline in self._pipelines:
+                pipeline.evict_if_idle(self._config.idle_stream_s)
+
+    # --- the services -----------------------------------------------------------------------------
+
+    def _kv(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            KV_SERVICE,
+            {
+                "Get": self._unary("Get", kv_pb2.GetRequest, self._get),
+                "Put": self._unary("Put", kv_pb2.PutRequest, self._put),
+                "Delete": self._unary("Delete", kv_pb2.DeleteRequest, self._delete),
+                "Batch": self._unary("Batch", kv_pb2.BatchRequest, self._batch),
+                "Txn": self._unary("Txn", kv_pb2.TxnRequest, self._txn),
+                "Scan": grpc.unary_stream_rpc_method_handler(self._scan),
+                "Pipeline": grpc.stream_stream_rpc_method_handler(self._pipeline),
+            },
+        )
+
+    def _cluster(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            CLUSTER_SERVICE,
+            {
+                "GetMap": self._unary("GetMap", cluster_pb2.GetMapRequest, self._get_map),
+                "GetStatus": self._unary("GetStatus", cluster_pb2.GetStatusRequest, self._get_status),
+                "GetContentHash": self._unary(
+                    "GetContentHash", cluster_pb2.GetContentHashRequest, self._get_content_hash
+                ),
+            },
+        )
+
+    def _unary(
+        self, name: str, kind: type[Q], behave: Callable[[Q, float], Awaitable[Message | bytes]]
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        async def handle(raw: bytes, context: Context) -> bytes:
+            began = self._clock()
+            try:
+                request = parse(kind, raw, PUBLIC_MESSAGE_BYTES_MAX)
+                response = await behave(request, self._deadline(context))
+            except Exception as error:
+                await self._fail(context, name, error)
+                raise AssertionError("the call was aborted") from error
+            self._metrics.requests.labels(name, "OK").inc()
+            self._metrics.request_seconds.labels(name).observe(self._clock() - began)
+            return response if isinstance(response, bytes) else response.SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    async def _fail(self, context: Context, method: str, error: Exception) -> None:
+        """End the call with the error; one that is not ours is a defect."""
+        if not isinstance(error, KVError):
+            _log.error("request failed by a defect", method=method, exc_info=error)
+            error = Internal(f"{method} failed by a defect of the server: {type(error).__name__}")
+        self._metrics.requests.labels(method, error.reason).inc()
+        await abort(context, error)
+
+    def _deadline(self, context: Context) -> float:
+        remaining_s = cast("float | None", context.time_remaining())  # None without a deadline
+        return self.router.deadline(0 if remaining_s is None else max(1.0, remaining_s * 1000))
+
+    # --- KVService --------------------------------------------------------------------------------
+
+    async def _one(
+        self, batch: kv_pb2.BatchRequest, deadline: float
+    ) -> tuple[kv_pb2.OperationResult, kv_pb2.Evidence]:
+        """Run a batch of one operation; raise its error."""
+        check_batch(batch)
+        response = kv_pb2.BatchResponse.FromString(await self.router.request(batch, deadline))
+        result = single_result(response)
+        return result, response.evidence[0] if response.evidence else kv_pb2.Evidence()
+
+    async def _get(self, request: kv_pb2.GetRequest, deadline: float) -> kv_pb2.GetResponse:
+        operation = kv_pb2.Operation(get=kv_pb2.GetOperation(key=request.key))
+        batch = kv_pb2.BatchRequest(operations=[operation], level=request.level)
+        result, evidence = await self._one(batch, deadline)
+        item = result.get.item if result.get.HasField("item") else None
+        return kv_pb2.GetResponse(evidence=evidence, item=item)
+
+    async def _put(self, request: kv_pb2.PutRequest, deadline: float) -> kv_pb2.PutResponse:
+        condition = request.condition if request.HasField("condition") else None
+        put = kv_pb2.PutOperation(key=request.key, value=request.value, condition=condition)
+        result, evidence = await self._one(_write(request, kv_pb2.Operation(put=put)), deadline)
+        done = result.put
+        return kv_pb2.PutResponse(evidence=evidence, revision=done.revision, version=done.version)
+
+    async def _delete(self, request: kv_pb2.DeleteRequest, deadline: float) -> kv_pb2.DeleteResponse:
+        condition = request.condition if request.HasField("condition") else None
+        delete = kv_pb2.DeleteOperation(key=request.key, condition=condition)
+        result, evidence = await self._one(_write(request, kv_pb2.Operation(delete=delete)), deadline)
+        done = result.delete
+        return kv_pb2.DeleteResponse(evidence=evidence, deleted=done.deleted, revision=done.revision)
+
+    async def _txn(self, request: kv_pb2.TxnRequest, deadline: float) -> kv_pb2.TxnResponse:
+        txn = kv_pb2.TxnOperation(
+            compare=request.compare,
+            then_operations=request.then_operations,
+            else_operations=request.else_operations,
+        )
+        result, evidence = await self._one(_write(request, kv_pb2.Operation(txn=txn)), deadline)
+        done = result.txn
+        return kv_pb2.TxnResponse(
+            evidence=evidence, succeeded=done.succeeded, revision=done.revision, results=done.results
+        )
+
+    async def _batch(self, request: kv_pb2.BatchRequest, deadline: float) -> bytes:
+        check_batch(request)
+        return await self.router.request(request, deadline)
+
+    async def _scan(self, raw: bytes, context: Context) -> None:
+        self._scans += 1
+        try:
+            limit = self._config.scans_max
+            if self._scans > limit:
+                raise Overloaded(f"this node serves {limit} scans", metadata={"scans_max": limit})
+            request = parse(kv_pb2.ScanRequest, raw, PUBLIC_MESSAGE_BYTES_MAX)
+            scan = Scan(self.router, request, lambda: self._deadline(context))
+            async with aclosing(scan.pages()) as pages:
+                async for page in pages:
+                    await context.write(page.SerializeToString())
+            self._metrics.requests.labels("Scan", "OK").inc()
+        except Exception as error:  # noqa: BLE001 - the edge: a defect is logged and answered INTERNAL
+            await self._fail(context, "Scan", error)
+        finally:
+            self._scans -= 1
+
+    async def _pipeline(self, _requests: object, context: Context) -> None:
+        limit = self._config.streams_max
+        if len(self._pipelines) >= limit:
+            message = f"this node serves {limit} pipeline streams"
+            await abort(context, Overloaded(message, metadata={"streams_max": limit}))
+        pipeline = Pipeline(self.router, self._count_pipelined)
+        self._pipelines.add(pipeline)
+        try:
+            await serve_pipeline(pipeline, context)
+        finally:
+            self._pipelines.discard(pipeline)
+
+    def _count_pipelined(self, outcome: str) -> None:
+        self._metrics.requests.labels("Pipeline", outcome).inc()
+
+    # --- ClusterService ---------------------------------------------------------------------------
+
+    async def _get_map(self, _request: cluster_pb2.GetMapRequest, _deadline: float) -> Message:
+        cluster_map = self.router.cluster.map
+        return cluster_pb2.GetMapResponse(map=None if cluster_map is None else cluster_map.to_proto())
+
+    async def _get_status(self, _request: cluster_pb2.GetStatusRequest, _deadline: float) -> Message:
+        return cluster_pb2.GetStatusResponse(status=self.router.cluster.status())
+
+    async def _get_content_hash(
+        self, request: cluster_pb2.GetContentHashRequest, _deadline: float
+    ) -> Message:
+        return await self.router.cluster.content_hash(request.partition)
+
+
+def _write(request: _WriteRequest, operation: kv_pb2.Operation) -> kv_pb2.BatchRequest:
+    """Return the batch of one write, with the request id of `request` (any of the writing requests)."""
+    request_id = request.request_id if request.HasField("request_id") else None
+    return kv_pb2.BatchRequest(operations=[operation], request_id=request_id)

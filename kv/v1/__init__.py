@@ -1,0 +1,1 @@
+"""Generated stubs of the proto package `kv.v1`; `make proto` rewrites them."""
