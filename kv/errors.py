@@ -293,13 +293,13 @@ class Overloaded(DefiniteError):
 
 
 class DiskFull(DefiniteError):
-    """The leader's disk has no room; reads and deletes still work."""
+    """The leader's disk has no room for writes, deletes among them; reads still work."""
 
     reason = "DISK_FULL"
     grpc_status = GrpcStatus.RESOURCE_EXHAUSTED
     http_status = 507
     exit_code = ExitCode.UNAVAILABLE
-    hint = "Free space on the node's disk or add a node."
+    hint = "Free space on the node's disk; the node goes on by itself."
 
 
 class ReplicaStopped(DefiniteError):

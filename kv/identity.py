@@ -28,16 +28,29 @@ class DataDirectory:
     def __init__(self, path: Path, node_id: str, cluster: str, fresh_incarnation: int) -> None:
         """Opens or makes the directory; `fresh_incarnation` (random, not 0) is used if it is new.
 
-        Raises InvalidArgument if it belongs to another node or cluster, or is in use.
+        Raises InvalidArgument if it belongs to another node or cluster, is in use, or its files are damaged.
         """
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            self._take_lock()
+            self.incarnation = self._identify(node_id, cluster, fresh_incarnation)
+            self._peers = _peers(path / PEERS_FILE)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> None:
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InvalidArgument(f"{path} is in use by another process: stop it first") from error
-        identity = _load(path / IDENTITY_FILE)
+            raise InvalidArgument(f"{self.path} is in use by another process: stop it first") from error
+
+    def _identify(self, node_id: str, cluster: str, fresh_incarnation: int) -> int:
+        """The directory's incarnation, after a check that it is this node's; a new one is made this node's."""
+        file = self.path / IDENTITY_FILE
+        identity = _load(file)
         if not identity:
             identity = {
                 "format": FORMAT,
@@ -45,10 +58,9 @@ class DataDirectory:
                 "cluster": cluster,
                 "incarnation": fresh_incarnation,
             }
-            write_durably(path / IDENTITY_FILE, json.dumps(identity).encode())
+            write_durably(file, json.dumps(identity).encode())
         self._check(identity, node_id, cluster)
-        self.incarnation = int(identity["incarnation"])
-        self._peers: dict[str, int] = {name: int(value) for name, value in _load(path / PEERS_FILE).items()}
+        return _incarnation(identity.get("incarnation"), file)
 
     def _check(self, identity: dict[str, Any], node_id: str, cluster: str) -> None:
         if identity.get("format") != FORMAT:
@@ -56,9 +68,9 @@ class DataDirectory:
                 f"{self.path} has format {identity.get('format')}, this version reads {FORMAT}"
             )
         for name, wanted in (("node_id", node_id), ("cluster", cluster)):
-            if identity[name] != wanted:
+            if identity.get(name) != wanted:
                 raise InvalidArgument(
-                    f"{self.path} belongs to {name} {identity[name]!r}, not {wanted!r}: name the right directory"
+                    f"{self.path} belongs to {name} {identity.get(name)!r}, not {wanted!r}: name the right directory"
                 )
 
     def known(self, peer: str, incarnation: int) -> bool:
@@ -94,6 +106,23 @@ def _load(path: Path) -> dict[str, Any]:
         loaded = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path) from error
     if not isinstance(loaded, dict):
-        raise InvalidArgument(f"{path} is not what this node wrote: restore it, or move the directory away")
+        raise _damaged(path)
     return loaded
+
+
+def _peers(path: Path) -> dict[str, int]:
+    return {name: _incarnation(value, path) for name, value in _load(path).items()}
+
+
+def _incarnation(value: object, path: Path) -> int:
+    """The value, if it is one that travels: 64 bits, and 0 is none."""
+    if type(value) is not int or not 0 < value < 1 << 64:
+        raise _damaged(path)
+    return value
+
+
+def _damaged(path: Path) -> InvalidArgument:
+    return InvalidArgument(f"{path} is not what this node wrote: restore it, or move the directory away")

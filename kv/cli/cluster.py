@@ -53,6 +53,8 @@ def status(context: typer.Context) -> None:
         output.table(PARTITION_HEADERS, partition_rows(view))
     else:
         output.record(status_fields(view))
+    for node, why in view.silent.items():
+        output.note(f"{node} is silent: {why}")
     for (node, partition), failure in view.stopped().items():
         output.note(f"replica of partition {partition} on {node} has stopped: {failure}")
     if unready := view.unready():
@@ -101,7 +103,17 @@ def range_end(partition: cluster_pb2.Partition) -> int:
     return partition.hash_end or HASH_SPACE
 
 
-NODE_HEADERS: Final = ("node", "address", "http", "state", "version", "leads", "replicas", "log", "up for")
+NODE_HEADERS: Final = (
+    "node",
+    "address",
+    "http",
+    "state",
+    "version",
+    "leads",
+    "replicas",
+    "log (segments)",
+    "up for",
+)
 
 
 def node_rows(view: ClusterView) -> list[Row]:
@@ -121,7 +133,7 @@ def node_rows(view: ClusterView) -> list[Row]:
                 found.version,
                 str(len(view.led_by(node.id))),
                 str(len(found.replicas)),
-                f"{show_size(found.log_bytes)} in {found.log_segments}",
+                f"{show_size(found.log_bytes)} ({found.log_segments})",
                 show_duration(found.uptime_ms / 1000),
             )
         )

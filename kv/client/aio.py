@@ -16,7 +16,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from kv.client.batch import BatchRun
 from kv.client.calls import (
@@ -29,7 +29,6 @@ from kv.client.calls import (
     make_condition,
     read_delete,
     read_txn,
-    write_compare,
     write_op,
 )
 from kv.client.connection import GrpcTransport
@@ -37,30 +36,28 @@ from kv.client.core import Core
 from kv.client.directory import Directory
 from kv.client.lane import Kind, Limits
 from kv.client.map_keeper import MapKeeper
-from kv.client.retry import Action, backoff_s, deadline_error, decide
+from kv.client.retry import deadline_error
 from kv.client.scan import ScanCursor
+from kv.client.scanner import Scanner
 from kv.client.transport import Transport
+from kv.client.txn import make_txn
 from kv.client.types import (
     Compare,
     Delete,
     DeleteReply,
     Item,
     Op,
-    Put,
     PutReply,
     ReadLevel,
     Result,
     TxnReply,
     read_level,
 )
-from kv.client.url import TIMEOUT_S_DEFAULT, parse_endpoints, parse_url
+from kv.client.url import TIMEOUT_S_DEFAULT, check_timeout_s, parse_endpoints, parse_url
 from kv.cluster.map import ClusterMap
 from kv.errors import CrossPartition, InvalidArgument, KVError, Unavailable
-from kv.ids import check_key, check_request_bytes, check_value
+from kv.ids import check_key, check_value
 from kv.v1 import cluster_pb2, kv_pb2
-
-TIMEOUT_S_MAX: Final = 3600.0
-"""Longer waits are mistakes (milliseconds given as seconds)."""
 
 
 class AsyncClient:
@@ -100,7 +97,7 @@ class AsyncClient:
         if isinstance(endpoints, str):
             raise InvalidArgument("endpoints is a list of host:port; for a kv:// address use from_url")
         self._directory = Directory(parse_endpoints(list(endpoints)))
-        self._timeout_s = _check_timeout(timeout)
+        self._timeout_s = check_timeout_s(timeout)
         self._level = read_level(level)
         self._limits = limits or Limits()
         self._jitter = jitter
@@ -153,7 +150,9 @@ class AsyncClient:
             InvalidArgument: the key cannot be used.
         """
         check_key(check_bytes(key, "key"))
-        core, loop, deadline = await self._begin(timeout)
+        core, loop, deadline = self._begin(timeout)
+        if self._directory.map is None:
+            await self._map(deadline)
         future: asyncio.Future[Item | None] = loop.create_future()
         call = GetCall(key, OPERATION_OVERHEAD_BYTES + len(key), deadline, future)
         core.submit(self._read_kind(level), self._directory.partition_of(key), call)
@@ -190,7 +189,9 @@ class AsyncClient:
         check_key(check_bytes(key, "key"))
         check_value(check_bytes(value, "value"))
         condition = make_condition(if_absent, if_present, if_revision, if_value)
-        core, loop, deadline = await self._begin(timeout)
+        core, loop, deadline = self._begin(timeout)
+        if self._directory.map is None:
+            await self._map(deadline)
         future: asyncio.Future[PutReply] = loop.create_future()
         call = PutCall(key, value, condition, deadline, future)
         core.submit(Kind.WRITE, self._directory.partition_of(key), call)
@@ -224,7 +225,9 @@ class AsyncClient:
         write = Delete(key, if_present=if_present, if_revision=if_revision, if_value=if_value)
         check_op(write)
         write_op(write, operation)
-        core, loop, deadline = await self._begin(timeout)
+        core, loop, deadline = self._begin(timeout)
+        if self._directory.map is None:
+            await self._map(deadline)
         future: asyncio.Future[DeleteReply] = loop.create_future()
         call = OperationCall("delete", operation, read_delete, (key,), deadline, future)
         core.submit(Kind.WRITE, self._directory.partition_of(key), call)
@@ -268,7 +271,9 @@ class AsyncClient:
         for op in ops:
             check_op(op)
         read_kind = self._read_kind(level)
-        core, _, deadline = await self._begin(timeout)
+        core, _, deadline = self._begin(timeout)
+        if self._directory.map is None:
+            await self._map(deadline)
         return await BatchRun(core, ops, self._limits, read_kind, deadline).run(self._directory.partition_of)
 
     async def txn(
@@ -295,8 +300,10 @@ class AsyncClient:
             DeadlineExceeded: no answer in time; nothing was applied (`definite` is true).
             InvalidArgument: a compare or an operation cannot be used.
         """
-        operation, keys = _make_txn(compare, then, orelse)
-        core, loop, deadline = await self._begin(timeout)
+        operation, keys = make_txn(compare, then, orelse)
+        core, loop, deadline = self._begin(timeout)
+        if self._directory.map is None:
+            await self._map(deadline)
         partitions = {self._directory.partition_of(key) for key in keys}
         if len(partitions) > 1:
             numbers = ", ".join(map(str, sorted(partitions)))
@@ -364,22 +371,19 @@ class AsyncClient:
         cursor = ScanCursor(
             prefix=prefix, start=start, end=end, limit=limit, keys_only=keys_only, level=chosen
         )
-        loop = self._start()
-        seconds = self._seconds(timeout)
-        deadline, failures, address = loop.time() + seconds, 0, None
-        while not cursor.done:
-            addresses = self._directory.known_addresses(loop.time())
-            address = _after(addresses, address) if failures else addresses[0]
-            try:
-                async with aclosing(self._attempt_scan(address, cursor, deadline - loop.time())) as pages:
-                    async for page in pages:
-                        deadline, failures = loop.time() + seconds, 0
-                        if items := cursor.take(page):
-                            yield items
-                return
-            except KVError as error:
-                failures += 1
-                await self._pause(error, failures, deadline)
+        self._start()
+        assert self._transport is not None, "the client has started"
+        scanner = Scanner(
+            cursor,
+            self._directory,
+            self._transport,
+            timeout_s=self._seconds(timeout),
+            silence_s=self._limits.attempt_timeout_s,
+            jitter=self._jitter,
+        )
+        async with aclosing(scanner.pages()) as pages:
+            async for page in pages:
+                yield page
 
     # --- cluster ------------------------------------------------------------------------------------
 
@@ -442,31 +446,31 @@ class AsyncClient:
         )
         return loop
 
-    async def _begin(self, timeout: float | None) -> tuple[Core, asyncio.AbstractEventLoop, float]:
-        """Return what a call needs: the core, the loop, and its deadline in loop time. There is a map then."""
+    def _begin(self, timeout: float | None) -> tuple[Core, asyncio.AbstractEventLoop, float]:
+        """Return what a call needs: the core, the loop, and its deadline in loop time."""
         loop = self._start()
-        deadline = loop.time() + self._seconds(timeout)
         core = self._core
         assert core is not None, "the client has started"
-        if self._directory.map is None:
-            assert self._keeper is not None, "the client has started"
-            await self._keeper.ready(deadline)
-        return core, loop, deadline
+        return core, loop, loop.time() + self._seconds(timeout)
+
+    async def _map(self, deadline: float) -> None:
+        """Wait for the first map; apart from the calls, which need it once, because awaiting costs."""
+        assert self._keeper is not None, "the client has started"
+        await self._keeper.ready(deadline)
 
     def _reroute(self) -> None:
         if self._core is not None:
             self._core.reroute()
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._timeout_s if timeout is None else _check_timeout(timeout)
+        return self._timeout_s if timeout is None else check_timeout_s(timeout)
 
     def _read_kind(self, level: ReadLevel | str | None) -> Kind:
         chosen = self._level if level is None else read_level(level)
         return Kind.STALE if chosen is ReadLevel.STALE else Kind.READ
 
     async def _address_of(self, node: str, deadline: float) -> str:
-        assert self._keeper is not None, "the client has started"
-        await self._keeper.ready(deadline)
+        await self._map(deadline)
         address = self._directory.address_of(node)
         if address is None:
             raise InvalidArgument(f"the cluster map has no node {node!r}", metadata={"node": node})
@@ -486,75 +490,3 @@ class AsyncClient:
             except KVError as error:
                 cause = error
         raise cause or deadline_error(write=False, indefinite=False, cause=None)
-
-    async def _attempt_scan(
-        self, address: str, cursor: ScanCursor, seconds: float
-    ) -> AsyncGenerator[kv_pb2.ScanResponse, None]:
-        """Run the rest of the scan at one node; end it if the node is silent for too long."""
-        assert self._transport is not None, "the client has started"
-        pages = self._transport.scan(address, cursor.request(), max(seconds, 0.001))
-        silence_s = self._limits.attempt_timeout_s
-        async with aclosing(pages):
-            while True:
-                try:
-                    page = await asyncio.wait_for(anext(pages), silence_s)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    raise Unavailable(f"no page from {address} within {silence_s} s") from None
-                yield page
-
-    async def _pause(self, error: KVError, failures: int, deadline: float) -> None:
-        """Wait before the next attempt of a read; raise if there is none."""
-        loop = asyncio.get_running_loop()
-        decision = decide(error, write=False, indefinite=False, failures=failures, jitter=self._jitter())
-        if decision.action is Action.FAIL:
-            assert decision.error is not None, "a failure has a reason"
-            raise decision.error
-        delay = max(decision.delay_s, backoff_s(failures, self._jitter()))
-        if loop.time() + delay >= deadline:
-            raise deadline_error(write=False, indefinite=False, cause=error)
-        await asyncio.sleep(delay)
-
-
-def _after(addresses: Sequence[str], last: str | None) -> str:
-    """Return the address after `last`, the first after the end."""
-    if last not in addresses:
-        return addresses[0]
-    return addresses[(addresses.index(last) + 1) % len(addresses)]
-
-
-def _check_timeout(timeout: float) -> float:
-    if not 0.0 < timeout <= TIMEOUT_S_MAX:
-        raise InvalidArgument(f"the timeout {timeout} is not above 0 and at most {TIMEOUT_S_MAX} seconds")
-    return float(timeout)
-
-
-def _make_txn(
-    compare: Sequence[Compare], then: Sequence[Op], orelse: Sequence[Op]
-) -> tuple[kv_pb2.Operation, list[bytes]]:
-    """Return the operation and its keys."""
-    operation = kv_pb2.Operation()
-    txn = operation.txn
-    txn.compare.extend(write_compare(one) for one in compare)
-    for ops, into in ((then, txn.then_operations), (orelse, txn.else_operations)):
-        for op in ops:
-            check_op(op)
-            write_op(op, into.add())
-            if _has_condition(op):
-                raise InvalidArgument(
-                    "an operation of a transaction has no condition of its own: use a Compare"
-                )
-    keys = [one.key for one in (*compare, *then, *orelse)]
-    if not keys:
-        raise InvalidArgument("a transaction names at least one key")
-    check_request_bytes(operation.ByteSize() + OPERATION_OVERHEAD_BYTES)
-    return operation, keys
-
-
-def _has_condition(op: Op) -> bool:
-    absent = isinstance(op, Put) and op.if_absent
-    conditional = isinstance(op, Put | Delete) and (
-        op.if_present or op.if_revision is not None or op.if_value is not None
-    )
-    return absent or conditional

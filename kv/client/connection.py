@@ -1,8 +1,9 @@
 """The gRPC transport: one channel and one Pipeline stream for each node. The only gRPC in the client.
 
 grpc.aio allows one outstanding write and one outstanding read on a stream, so each
-stream has a task that writes what is queued and one that reads. What is queued but was
-not yet handed to gRPC certainly did not leave the process, and is reported so.
+stream has a task that writes what is queued and one that reads. A message costs far more
+than a batch in it, so the writer joins whatever waits for its node. What is queued but
+was not yet handed to gRPC certainly did not leave the process, and is reported so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kv.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2, kv_pb2_grpc
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Above the protocol's own limits, which the nodes hold."""
+JOINED_BYTES_MAX: Final = 1024 * 1024
+"""Requests are joined up to this; a larger one travels alone."""
 KEEPALIVE_MS: Final = 2_000
 KEEPALIVE_TIMEOUT_MS: Final = 2_000
 """A node that is cut off without a word is noticed within the sum of both."""
@@ -59,14 +62,35 @@ def to_error(error: grpc.aio.AioRpcError, address: str, *, sent: bool) -> KVErro
     return from_grpc(error.code().value[0], details, trailing, sent=sent)
 
 
+def take_joined(queue: deque[tuple[int, bytes]], bytes_max: int) -> bytes:
+    """Remove the first of the queue, up to `bytes_max` together but at least one, and return them as a message."""
+    taken: list[bytes] = []
+    size = 0
+    while queue:
+        _, raw = queue[0]
+        size += len(raw)
+        if taken and size > bytes_max:
+            break
+        taken.append(raw)
+        queue.popleft()
+    return b"".join(taken)
+
+
 class GrpcStream:
     """A Pipeline stream with its two tasks."""
 
     def __init__(
-        self, address: str, channel: grpc.aio.Channel, on_reply: OnReply, on_closed: OnClosed
+        self,
+        address: str,
+        channel: grpc.aio.Channel,
+        on_reply: OnReply,
+        on_closed: OnClosed,
+        *,
+        connect_timeout_s: float,
     ) -> None:
         self._address = address
         self._channel = channel
+        self._connect_timeout_s = connect_timeout_s
         self._on_reply = on_reply
         self._on_closed = on_closed
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -113,9 +137,9 @@ class GrpcStream:
 
     async def _converse(self) -> KVError:
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), CONNECT_TIMEOUT_S)
+            await asyncio.wait_for(self._channel.channel_ready(), self._connect_timeout_s)
         except TimeoutError:
-            return Unavailable(f"no connection to {self._address} within {CONNECT_TIMEOUT_S} s")
+            return Unavailable(f"no connection to {self._address} within {self._connect_timeout_s} s")
         method = self._channel.stream_stream(
             PIPELINE_METHOD,
             request_serializer=_raw,
@@ -132,12 +156,10 @@ class GrpcStream:
 
     async def _write(self, call: grpc.aio.StreamStreamCall[bytes, kv_pb2.PipelineResponse]) -> None:
         """Write in the order of the queue. A failed write ends here: the read reports the status."""
-        queue = self._queue
         while True:
-            while queue:
-                _, raw = queue.popleft()
+            while self._queue:
                 try:
-                    await call.write(raw)
+                    await call.write(take_joined(self._queue, JOINED_BYTES_MAX))
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return
             self._queued.clear()
@@ -156,14 +178,17 @@ class GrpcStream:
 class GrpcTransport:
     """Channels by address; see `kv.client.transport.Transport`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._connect_timeout_s = connect_timeout_s
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._streams: set[GrpcStream] = set()
 
     def open(self, address: str, on_reply: OnReply, on_closed: OnClosed) -> GrpcStream:
         """See `kv.client.transport.Transport`."""
         self._streams = {stream for stream in self._streams if not stream.ended}
-        stream = GrpcStream(address, self._channel(address), on_reply, on_closed)
+        stream = GrpcStream(
+            address, self._channel(address), on_reply, on_closed, connect_timeout_s=self._connect_timeout_s
+        )
         self._streams.add(stream)
         return stream
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from kv.client.calls import Call, OpenCall, fresh
 from kv.client.directory import Directory
 from kv.client.lane import Kind, Lane, Limits, Request
 from kv.client.link import Link
 from kv.client.retry import Action, Decision, deadline_error, decide, is_indefinite
-from kv.client.session import Session, SessionSlot
+from kv.client.session import SEQUENCE_SPAN_MAX, Session, SessionSlot
 from kv.client.transport import Transport
 from kv.client.types import Evidence, ReadLevel
 from kv.errors import (
@@ -46,8 +47,14 @@ from kv.errors import (
 from kv.ids import GroupId
 from kv.v1 import kv_pb2
 
-TIMEOUT_MS_MAX = 2**32 - 1
+TIMEOUT_MS_MAX: Final = 2**32 - 1
 """What the wire's uint32 holds."""
+SERVER_SHARE: Final = 0.75
+"""The part of an attempt's time that the node may use. The rest is for its answer to arrive before we count
+the attempt as lost: a node that gives up itself can often say that nothing was applied, silence never can."""
+
+
+_LEVELS: Final = frozenset(map(int, ReadLevel))
 
 
 class Core:
@@ -80,7 +87,7 @@ class Core:
         self._jitter = jitter
         self._refresh_map = refresh_map
         self._loop = asyncio.get_running_loop()
-        self._lanes: dict[Kind, dict[GroupId, Lane]] = {kind: {} for kind in Kind}
+        self._lanes: tuple[dict[GroupId, Lane], ...] = tuple({} for _ in Kind)
         self._slots: dict[GroupId, SessionSlot] = {}
         self._links: dict[str, Link] = {}
         self._requests: set[Request] = set()
@@ -121,7 +128,7 @@ class Core:
             sent = request.lane.write and (request.on_wire or request.indefinite)
             error = UnknownOutcome("the client was closed") if sent else Unavailable("the client was closed")
             self._fail(request, error)
-        for lanes in self._lanes.values():
+        for lanes in self._lanes:
             for lane in lanes.values():
                 _fail_calls(lane.take_all(), Unavailable("the client was closed"))
                 _cancel(lane)
@@ -214,6 +221,8 @@ class Core:
             slot = self._slots[lane.partition] = SessionSlot(
                 requests_in_flight_max=self._limits.session_requests_max
             )
+        if slot.current is not None and slot.current.span >= SEQUENCE_SPAN_MAX:
+            slot.expired(slot.current.id)  # its requests in flight keep it; it is only not given out any more
         if slot.current is not None:
             return None if slot.current.full else slot.current
         if slot.start_opening():
@@ -247,11 +256,12 @@ class Core:
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = Link(address, self._transport, self._on_answer, self._on_broken)
-        timeout_ms = int((request.deadline_max() - now) * 1000)
+        patience_s = self._limits.attempt_timeout_s * 2.0 ** min(request.attempts_made, 6)
+        request.silent_after = now + patience_s
+        request.attempts_made += 1
+        timeout_ms = int(min(patience_s, request.deadline_max() - now) * SERVER_SHARE * 1000)
         attempt = link.send(request, max(1, min(timeout_ms, TIMEOUT_MS_MAX)))
         request.attempts.append((link, attempt))
-        request.silent_after = now + self._limits.attempt_timeout_s * 2.0 ** min(request.attempts_made, 6)
-        request.attempts_made += 1
         request.on_wire = True
         lane.on_wire += 1
         self._arm_request(request)
@@ -336,7 +346,8 @@ class Core:
         proof = response.evidence[0]
         if lane.kind is not Kind.STALE and self._directory.leader_of(lane.partition) != proof.node:
             self._directory.leader_is(lane.partition, proof.node)
-        level = None if lane.kind is Kind.WRITE or not proof.level else ReadLevel(proof.level)
+        # A level that only a newer node knows is none that was asked for here.
+        level = None if lane.kind is Kind.WRITE or proof.level not in _LEVELS else ReadLevel(proof.level)
         return Evidence(proof.partition, proof.map_epoch, proof.term, proof.index, proof.node, level)
 
     def _attempt_failed(self, request: Request, error: KVError, address: str | None = None) -> None:

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from kv.client.calls import Call
@@ -59,16 +59,16 @@ class Limits:
             )
 
 
-class Kind(Enum):
-    """What may travel together."""
+class Kind(IntEnum):
+    """What may travel together; the numbers index tuples on the hot path, where hashing an enum would cost."""
 
-    WRITE = "write"
+    WRITE = 0
     """Anything that goes through the partition's log; carries a session and a sequence."""
-    READ = "read"
+    READ = 1
     """Linearizable reads only."""
-    STALE = "stale"
+    STALE = 2
     """Stale reads only: any replica serves them."""
-    OPEN = "open"
+    OPEN = 3
     """Opens a session, alone in its request; repeating it leaves an orphan that expires."""
 
 

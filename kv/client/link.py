@@ -38,7 +38,8 @@ class Link:
         attempt = self._next_id
         self._next_id += 1
         self._requests[attempt] = request
-        message = pipeline_pb2.RawPipelineRequest(
+        message = pipeline_pb2.RawPipelineRequest()
+        message.batches.add(
             id=attempt, batch=request.batch, partition=request.lane.partition, timeout_ms=timeout_ms
         )
         self._stream.send(attempt, message.SerializeToString())
@@ -72,13 +73,12 @@ class Link:
         return stream
 
     def _reply(self, response: kv_pb2.PipelineResponse) -> None:
-        request = self._requests.pop(response.id, None)
-        if request is None:
-            return  # it was forgotten: answered by another attempt, or nobody waits any more
-        if response.HasField("error"):
-            self._on_answer(self, response.id, request, from_proto(response.error))
-        else:
-            self._on_answer(self, response.id, request, response.batch)
+        for reply in response.replies:
+            request = self._requests.pop(reply.id, None)
+            if request is None:
+                continue  # it was forgotten: answered by another attempt, or nobody waits any more
+            outcome = from_proto(reply.error) if reply.HasField("error") else reply.batch
+            self._on_answer(self, reply.id, request, outcome)
 
     def _answer_all(self, error: KVError, unsent: Collection[int]) -> None:
         """Answer every attempt: what left may have been applied, what did not was not."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kv.client.calls import read_item
 from kv.client.types import Item, ReadLevel
-from kv.errors import InvalidArgument
+from kv.errors import Internal, InvalidArgument
 from kv.v1 import kv_pb2
 
 
@@ -55,12 +55,15 @@ class ScanCursor:
         )
 
     def take(self, page: kv_pb2.ScanResponse) -> list[Item]:
-        """Return the items of a page and go on after them."""
+        """Return the items of a page and go on after them; raise `Internal` if they are out of order."""
         items = [read_item(item, None) for item in page.items]
         if items:
-            last = items[-1].key
-            assert items[0].key >= self._start, "a page never goes back"
-            self._start = last + b"\x00"
+            keys = [item.key for item in items]
+            if keys[0] < self._start or keys != sorted(keys):
+                raise Internal(
+                    "a page of the scan is out of order: client and node do not understand each other"
+                )
+            self._start = keys[-1] + b"\x00"
         if self._limit:
             self._left = max(0, self._left - len(items))
             self.done = self._left == 0

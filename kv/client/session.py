@@ -26,6 +26,10 @@ REQUESTS_IN_FLIGHT_MAX: Final = 64
 for us (plus those whose acknowledgement is still on its way), so this stays far below its
 `session_results_max`."""
 
+SEQUENCE_SPAN_MAX: Final = 1024
+"""When one unanswered request holds the acknowledged mark so far back, the owner takes another session: the
+partition keeps a bounded number of results for each, and would forget first the one that is still asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class SequencedId:
@@ -70,6 +74,11 @@ class Session:
         for least in self._alive:
             return least - 1
         return self._last
+
+    @property
+    def span(self) -> int:
+        """How many sequences lie above the acknowledged mark: for so many the partition keeps results."""
+        return self._last - self.acknowledged
 
     def begin(self) -> SequencedId:
         """Return the identity of the next request. Each attempt of that request carries this same value.

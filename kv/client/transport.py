@@ -21,7 +21,10 @@ class Stream(Protocol):
     """One Pipeline stream to one node."""
 
     def send(self, request_id: int, raw: bytes) -> None:
-        """Queue a serialized `kv.v1.PipelineRequest`; after the end of the stream do nothing."""
+        """Queue a serialized `kv.v1.PipelineRequest` with one batch; after the end of the stream do nothing.
+
+        What is queued may travel joined: serialized messages one after the other are one message.
+        """
 
     def withdraw(self, request_id: int) -> bool:
         """Take a request out of the queue; return False if it may have left already."""

@@ -14,6 +14,8 @@ from kv.errors import InvalidArgument
 
 SCHEME: Final = "kv"
 TIMEOUT_S_DEFAULT: Final = 5.0
+TIMEOUT_S_MAX: Final = 3600.0
+"""Longer waits are mistakes: milliseconds given as seconds."""
 ENDPOINTS_MAX: Final = 64
 """More addresses than this in one URL are a mistake: the client learns the others from the cluster map."""
 
@@ -48,7 +50,7 @@ def parse_url(url: str) -> ClientOptions:
     level = options.get("level")
     return ClientOptions(
         endpoints,
-        TIMEOUT_S_DEFAULT if timeout is None else parse_duration_s(timeout),
+        TIMEOUT_S_DEFAULT if timeout is None else check_timeout_s(parse_duration_s(timeout)),
         ReadLevel.LINEARIZABLE if level is None else read_level(level),
     )
 
@@ -80,6 +82,13 @@ def parse_duration_s(text: str) -> float:
     if seconds <= 0:
         raise InvalidArgument(f"the duration {text!r} must be above zero")
     return seconds
+
+
+def check_timeout_s(timeout_s: float) -> float:
+    """Return the timeout; raise `InvalidArgument` unless it is above 0 and at most `TIMEOUT_S_MAX` seconds."""
+    if not 0.0 < timeout_s <= TIMEOUT_S_MAX:
+        raise InvalidArgument(f"the timeout {timeout_s} is not above 0 and at most {TIMEOUT_S_MAX} seconds")
+    return float(timeout_s)
 
 
 def _parameters(url: str, query: str) -> dict[str, str]:

@@ -54,6 +54,8 @@ class Checkpoint:
             raise UnknownFormat(
                 f"the store has format {version}, this version knows up to {FORMAT_VERSION}: upgrade this node"
             )
-        if len(encoded) != _MARK.size:
-            raise UnknownFormat(f"the mark of the store has {len(encoded)} bytes instead of {_MARK.size}")
+        if version < FORMAT_VERSION or len(encoded) != _MARK.size:
+            raise UnknownFormat(
+                f"not the mark of a store: format {version}, {len(encoded)} bytes instead of {_MARK.size}"
+            )
         return Checkpoint(*_MARK.unpack(encoded)[1:])

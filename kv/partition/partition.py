@@ -36,11 +36,13 @@ from kv.errors import (
 from kv.internal.v1 import log_pb2
 from kv.partition.batch import Batch, decode_batch
 from kv.partition.checkpoint import Checkpoint
+from kv.partition.limits import checkpoint_limits, page_limits, session_limits
 from kv.partition.machine import Outcome, apply_command
-from kv.partition.policy import CheckpointLimits, CheckpointPolicy
-from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES, Proposal, Reply, Request, RequestQueue
-from kv.partition.read import PageLimits, read_batch
-from kv.partition.session import SessionLimits, SessionTable
+from kv.partition.policy import CheckpointPolicy
+from kv.partition.proposals import Proposal, Proposals
+from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES, Reply, Request, RequestQueue
+from kv.partition.read import read_batch
+from kv.partition.session import SessionTable
 from kv.partition.snapshot import FileSink, FileSource
 from kv.partition.store import ContentHash, Store, StoreFull
 from kv.raft.api import ENTRY_PREFIX, Entry, GroupHandle, SnapshotSink
@@ -82,13 +84,13 @@ class Replica:
         self._owns = owns
         self._map_epoch = map_epoch
         self._wall_ms = wall_ms
-        self._page_limits = PageLimits(config.scan_page_items, config.scan_page_bytes)
+        self._page_limits = page_limits(config)
         self._group: GroupHandle | None = None
         self._queue = RequestQueue(config.pending_requests_max, config.pending_bytes_max)
-        self._proposals: dict[int, Proposal] = {}
+        self._proposals = Proposals()
         self._reading: set[Request] = set()
-        self._sessions = SessionTable(_session_limits(config))
-        self._policy = CheckpointPolicy(_checkpoint_limits(config, log_retain_entries, log_retain_bytes))
+        self._sessions = SessionTable(session_limits(config))
+        self._policy = CheckpointPolicy(checkpoint_limits(config, log_retain_entries, log_retain_bytes))
         self._proposed_time_ms = 0
         self._store_retry_at = 0.0
         self._sources_made = 0
@@ -158,6 +160,10 @@ class Replica:
         """Make a last checkpoint if possible and close the store. The replica is not used afterwards."""
         if self._group is not None:
             self._guarded(self._checkpoint_if_durable)
+        self._store.close()
+
+    def abandon(self) -> None:
+        """Close the store as a crash would leave it: at its last checkpoint."""
         self._store.close()
 
     # --- requests ------------------------------------------------------------------------------------
@@ -231,8 +237,11 @@ class Replica:
         if reads:
             self._reading.update(reads)
             self._raft.read_index(lambda index: self._guarded(lambda: self._serve(reads, index)))
-        while self._queue.writes and len(self._proposals) < self._config.commands_in_flight_max:
+        while self._queue.writes and self._may_propose():
             self._propose()
+
+    def _may_propose(self) -> bool:
+        return self._proposals.in_flight(self._raft.term) < self._config.commands_in_flight_max
 
     def _propose(self) -> None:
         limit = min(self._config.command_bytes_max, self._raft.entry_bytes_max)
@@ -247,31 +256,29 @@ class Replica:
             return
         assert index > self.applied_index, "propose returns before the entry is applied"
         self._proposed_time_ms = time_ms
-        # an entry of ours may have been overwritten before: what stood at this index is lost for good
-        self._lose(self._proposals.pop(index, None))
-        self._proposals[index] = Proposal(self._raft.term, time_ms, requests)
+        self._proposals.add(index, Proposal(self._raft.term, time_ms, requests))
 
     def _serve(self, reads: Sequence[Request], index: int | None) -> None:
         """Answer the reads whose leadership check ended, unless `reset_pending` answered them meanwhile."""
         assert index is None or self.applied_index >= index, "a linearizable read waits for its index"
+        evidence = self._read_evidence(kv_pb2.READ_LEVEL_LINEARIZABLE)  # one for all: they share the index
         for request in reads:
             if request in self._reading:
-                outcome: Outcome
-                if index is None:
-                    outcome = self._not_leader()
-                else:
-                    outcome = self._read(request, kv_pb2.READ_LEVEL_LINEARIZABLE)
+                outcome: Outcome = self._not_leader() if index is None else self._read(request, evidence)
                 self._reading.discard(request)
                 self._answer(request, outcome)
 
     def _read_stale(self, request: Request) -> Outcome:
         outcomes: list[Outcome] = []
-        self._guarded(lambda: outcomes.append(self._read(request, kv_pb2.READ_LEVEL_STALE)))
+        evidence = self._read_evidence(kv_pb2.READ_LEVEL_STALE)
+        self._guarded(lambda: outcomes.append(self._read(request, evidence)))
         return outcomes[0] if outcomes else self._stopped()
 
-    def _read(self, request: Request, level: kv_pb2.ReadLevel.ValueType) -> bytes:
-        results = read_batch(self._store, request.batch, self._page_limits)
-        return results + self._evidence(self._raft.term, self.applied_index, level)
+    def _read(self, request: Request, evidence: bytes) -> bytes:
+        return read_batch(self._store, request.batch, self._page_limits) + evidence
+
+    def _read_evidence(self, level: kv_pb2.ReadLevel.ValueType) -> bytes:
+        return self._evidence(self._raft.term, self.applied_index, level)
 
     def _evidence(self, term: int, index: int, level: kv_pb2.ReadLevel.ValueType) -> bytes:
         """Return the evidence in a form that can be put behind any serialized BatchResponse."""
@@ -327,14 +334,13 @@ class Replica:
     def _apply(self, entries: Sequence[Entry]) -> None:
         for data, index, term in entries:
             self._apply_entry(data, index, term)
-        if self._queue.writes and len(self._proposals) < self._config.commands_in_flight_max:
+        if self._queue.writes and self._may_propose():
             self._raft.wake()
 
     def _apply_entry(self, data: bytes, index: int, term: int) -> None:
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
         assert data[:1] == ENTRY_PREFIX, "an entry begins with its prefix"
-        proposal = self._proposals.get(index)
-        ours = proposal if proposal is not None and proposal.term == term else None
+        ours = self._proposals.find(index, term)
         time_ms, batches = self._decode(data, ours)
         # the new leader's clock may be behind the old one's: time stands still, it never goes back
         time_ms = max(self._at.time_ms, time_ms)
@@ -343,12 +349,12 @@ class Replica:
         operations = sum(len(batch.operations) for batch in batches)
         self.operations_applied += operations
         self._policy.applied(len(data), operations)
-        if proposal is not None:
-            del self._proposals[index]
-            if ours is None:
-                self._lose(proposal)
-            else:
+        # not before: a store that is full undoes the entry, which is applied again later
+        for proposal in self._proposals.decided(index):
+            if proposal is ours:
                 self._answer_applied(proposal, outcomes, index, term)
+            else:
+                self._lose(proposal)
 
     def _decode(self, data: bytes, ours: Proposal | None) -> tuple[int, list[Batch]]:
         if ours is not None:
@@ -363,14 +369,13 @@ class Replica:
         for request, outcome in zip(proposal.requests, outcomes, strict=True):
             self._answer(request, outcome + evidence if isinstance(outcome, bytes) else outcome)
 
-    def _lose(self, proposal: Proposal | None) -> None:
-        """Answer a proposal whose index another entry took: it did not happen and will not."""
-        for request in proposal.requests if proposal is not None else ():
+    def _lose(self, proposal: Proposal) -> None:
+        """Answer a proposal whose index another committed entry took: it did not happen and will not."""
+        for request in proposal.requests:
             self._answer(request, self._not_leader())
 
     def _forget_proposals(self) -> None:
-        proposals, self._proposals = self._proposals, {}
-        for index, proposal in proposals.items():
+        for index, proposal in self._proposals.take_all():
             for request in proposal.requests:
                 self._answer(request, UnknownOutcome(f"the fate of the entry {index} is not known"))
 
@@ -399,34 +404,42 @@ class Replica:
             try:
                 step()
             except StoreFull as error:
-                _log.warning("store_full", partition=self.partition_id, detail=str(error))
                 self.store_full = True
-                self._recover()
+                if self._return_to_checkpoint(error):
+                    self._recover()
         except Exception as error:  # noqa: BLE001 - rule 12 of the guard: nothing may reach the core
             _log.exception("replica_stopped", partition=self.partition_id, applied_index=self.applied_index)
             self._stop(f"{type(error).__name__}: {error}")
 
     def _recover(self) -> None:
-        """Rebuild the state from the last checkpoint and the log, then prove with a checkpoint that there is room."""
-        try:
-            self._return_to_checkpoint()
-            while self.applied_index < self._handed_index:
-                last = min(self.applied_index + CATCH_UP_ENTRIES, self._handed_index)
-                self._apply(self._raft.entries(self.applied_index + 1, last))
-                if self._policy.large():
-                    self._checkpoint_if_durable()
-            self._checkpoint_if_durable()
-        except StoreFull as error:
-            _log.warning("store_still_full", partition=self.partition_id, detail=str(error))
-            self._return_to_checkpoint()
-            return
+        """Rebuild the state from the last checkpoint and the log; a checkpoint proves that there is room again."""
+        while True:
+            try:
+                self._catch_up()
+                break
+            except StoreFull as error:
+                if not self._return_to_checkpoint(error):
+                    return  # until the next attempt
         self.store_full = self.checkpoint_index < self.applied_index
         _log.info("store_recovered", partition=self.partition_id, applied_index=self.applied_index)
 
-    def _return_to_checkpoint(self) -> None:
-        self._store.rollback()
+    def _catch_up(self) -> None:
+        while self.applied_index < self._handed_index:
+            last = min(self.applied_index + CATCH_UP_ENTRIES, self._handed_index)
+            entries = self._raft.entries(self.applied_index + 1, last)
+            assert len(entries) == last - self.applied_index, "the log keeps what is above the checkpoint"
+            self._apply(entries)
+            if self._policy.large():
+                self._checkpoint_if_durable()
+        self._checkpoint_if_durable()
+
+    def _return_to_checkpoint(self, error: StoreFull) -> bool:
+        """Undo what was applied since the checkpoint; return whether there is more room now."""
+        _log.warning("store_full", partition=self.partition_id, detail=str(error))
+        grew = self._store.rollback(grow=error.map_full)
         self._policy.rolled_back()
         self._load()
+        return grew
 
     def _stop(self, reason: str) -> None:
         self.failure = reason
@@ -477,24 +490,3 @@ class Replica:
         self._handed_index = index
         self.store_full = False
         self._forget_proposals()
-
-
-def _session_limits(config: PartitionConfig) -> SessionLimits:
-    return SessionLimits(
-        sessions_max=config.sessions_max,
-        session_results_max=config.session_results_max,
-        session_result_bytes_max=config.session_result_bytes_max,
-        ttl_ms=int(config.session_ttl_s * 1000),
-    )
-
-
-def _checkpoint_limits(
-    config: PartitionConfig, log_retain_entries: int, log_retain_bytes: int
-) -> CheckpointLimits:
-    return CheckpointLimits(
-        checkpoint_bytes_max=config.checkpoint_bytes_max,
-        checkpoint_ops_max=config.checkpoint_ops_max,
-        checkpoint_interval_s=config.checkpoint_interval_s,
-        log_retain_entries=log_retain_entries,
-        log_retain_bytes=log_retain_bytes,
-    )

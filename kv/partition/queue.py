@@ -26,22 +26,13 @@ COMMAND_FRAME_BYTES: Final = 16
 """The entry's prefix and the time of a command."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Request:
-    """One batch and where its answer goes."""
+    """One batch and where its answer goes. Compared by identity; not frozen, for speed, but never changed."""
 
     raw: bytes
     batch: Batch
     reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A command of ours in the log, not applied yet."""
-
-    term: int
-    time_ms: int
-    requests: list[Request]
 
 
 class RequestQueue:

@@ -99,6 +99,8 @@ class Session:
         for _ in range(results):
             sequence, length = _RESULT.unpack_from(encoded, offset)
             offset += _RESULT.size
+            if sequence in session.results:
+                raise ValueError(f"a session of {len(encoded)} bytes has two results of sequence {sequence}")
             session.keep(sequence, encoded[offset : offset + length])
             offset += length
         if offset + tombstones * _TOMBSTONE.size != len(encoded):
@@ -106,6 +108,8 @@ class Session:
                 f"a session of {len(encoded)} bytes should have {tombstones} tombstones at {offset}"
             )
         session.tombstones = {sequence: None for (sequence,) in _TOMBSTONE.iter_unpack(encoded[offset:])}
+        if len(session.tombstones) != tombstones:
+            raise ValueError(f"a session of {len(encoded)} bytes has a tombstone twice")
         return session
 
     def acknowledge(self, sequence: int) -> None:

@@ -27,6 +27,7 @@ import lmdb
 import xxhash
 
 from kv.partition.checkpoint import Checkpoint, UnknownFormat
+from kv.partition.seal import check_seal, seal
 from kv.raft.api import BOOTSTRAP_INDEX
 
 MAP_BYTES_MAX: Final = 1 << 40
@@ -45,7 +46,11 @@ class StoreError(Exception):
 
 
 class StoreFull(StoreError):
-    """No room on the disk or in the map. After `rollback` the same may be tried again."""
+    """No room on the disk, or in the map (`map_full`). After `rollback` the same may be tried again."""
+
+    def __init__(self, message: str, *, map_full: bool) -> None:
+        super().__init__(message)
+        self.map_full = map_full
 
 
 class ReplicaCorrupt(StoreError):
@@ -89,18 +94,20 @@ def sync_directory(directory: Path) -> None:
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
-    """Return the mark inside the environment in the single file `file` (blocking).
+    """Return the mark inside the sealed copy in the single file `file` (blocking: reads all of it).
 
-    Raises `ReplicaCorrupt` if it is not a store of a format that this version knows.
+    Raises `ReplicaCorrupt` if it is not a store of a format that this version knows. The seal comes
+    first: LMDB trusts every page number, and one that is wrong kills the process.
     """
     try:
+        check_seal(file)
         with lmdb.open(
             str(file), subdir=False, readonly=True, lock=False, create=False, max_dbs=_DATABASES
         ) as env:
             meta = env.open_db(b"meta", create=False)
             with env.begin(db=meta) as txn:
                 return Checkpoint.decode(txn.get(_META_KEY, b""))
-    except (lmdb.Error, UnknownFormat) as error:
+    except (lmdb.Error, ValueError) as error:
         raise ReplicaCorrupt(file.parent, f"{file.name} is no snapshot: {error}") from error
 
 
@@ -216,14 +223,16 @@ class Store:
         self._grow(at_least=0)
         self._begin()
 
-    def rollback(self) -> None:
-        """Return to the state of the last checkpoint, with a larger map if it was small."""
+    def rollback(self, *, grow: bool = False) -> bool:
+        """Return to the state of the last checkpoint; `grow` doubles the map. Return whether it grew."""
         self._check_thread()
         if self._txn is not None:
             _abort(self._txn)
             self._txn = None
-        self._grow(at_least=2 * self._map_bytes)
+        map_bytes = self._map_bytes
+        self._grow(at_least=2 * map_bytes if grow else 0)
         self._begin()
+        return self._map_bytes > map_bytes
 
     def close(self) -> None:
         """Close without a checkpoint; waits for worker threads that read. May be called twice."""
@@ -254,7 +263,7 @@ class Store:
         return ContentHash(at.applied_index, digest.digest(), keys)
 
     def copy_to(self, descriptor: int) -> None:
-        """Write a compact copy of the last checkpoint (blocking, any thread). Raises `OSError`.
+        """Write a compact, sealed copy of the last checkpoint (blocking, any thread). Raises `OSError`.
 
         Compact copies only read: the plain kind waits for the end of the write transaction.
         """
@@ -264,6 +273,7 @@ class Store:
             except lmdb.Error as error:
                 number = errno.ENOSPC if isinstance(_store_error(error), StoreFull) else errno.EIO
                 raise OSError(number, f"copy of the store failed: {error}") from error
+        seal(descriptor)
 
     # --- install ---------------------------------------------------------------------------------
 
@@ -417,8 +427,9 @@ def _abort(txn: lmdb.Transaction[bytes]) -> None:
 
 
 def _store_error(error: lmdb.Error) -> StoreError:
-    if isinstance(error, lmdb.MapFullError | lmdb.TxnFullError | lmdb.DiskError):
-        return StoreFull(str(error))
-    if getattr(error, "code", 0) in _FULL:
-        return StoreFull(str(error))
+    # a transaction of too many pages is cured by what cures a small map: start again, with checkpoints between
+    if isinstance(error, lmdb.MapFullError | lmdb.TxnFullError):
+        return StoreFull(str(error), map_full=True)
+    if isinstance(error, lmdb.DiskError) or getattr(error, "code", 0) in _FULL:
+        return StoreFull(str(error), map_full=False)
     return StoreError(str(error))

@@ -9,7 +9,7 @@ and `group.py`, not here.
 
 What is relied on, held by tests/raft/test_core_contract.py so that another version fails
 loudly: the module globals `monotonicTime`, `createJournal`, `createPoller` and
-`PIPE_NOTIFIER_ENABLED` of `pysyncobj.syncobj`; the methods `_isLeader`, `_getLeader` and
+`PIPE_NOTIFIER_ENABLED` of `pysyncobj.syncobj`, and the use of `open` in its serializer; the methods `_isLeader`, `_getLeader` and
 `_applyCommand`; the protected callbacks of `Transport`; the shapes of the messages. No
 name-mangled attribute is touched.
 
@@ -20,9 +20,11 @@ outside of it, up to its `applied_index`, so nothing that happens there can rais
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import pysyncobj.serializer as _serializer
 import pysyncobj.syncobj as _syncobj
 from pysyncobj.config import SyncObjConf
 from pysyncobj.journal import Journal as _CoreJournal
@@ -64,14 +66,38 @@ _syncobj.monotonicTime = _clock
 _syncobj.createJournal = lambda journal: journal
 _syncobj.createPoller = lambda kind: _NoPoller()
 _syncobj.PIPE_NOTIFIER_ENABLED = False
+# When the core would send a snapshot it opens a file to read from; the guard sends its own instead.
+_serializer.open = lambda *_: io.BytesIO()
+
+
+class _Members:
+    """The core's nodes, which are numbers there.
+
+    It keeps them in sets: the hashes of numbers are the same in every process, unlike those of names,
+    and with them the order in which it sends.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = sorted(names)
+        self._nodes = {name: _CoreNode(number) for number, name in enumerate(self._names)}
+
+    def node(self, name: str) -> _CoreNode:
+        return self._nodes[name]
+
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def number(self, name: str) -> int:
+        return int(self._nodes[name].id)
 
 
 class _Log(_CoreJournal):
     """The core's view of our journal. `add` never raises: it writes to memory only."""
 
-    def __init__(self, journal: Journal, commit_index: int) -> None:
+    def __init__(self, journal: Journal, commit_index: int, members: _Members) -> None:
         self._journal = journal
         self._commit_index = commit_index
+        self._members = members
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         self._journal.append(command, idx, term)
@@ -103,25 +129,28 @@ class _Log(_CoreJournal):
     def getRaftCommitIndex(self) -> int:
         return self._commit_index
 
-    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        self._journal.set_hard_state(term, votedForNodeId)
+    def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:
+        voted_for = None if votedForNodeId is None else self._members.name(votedForNodeId)
+        self._journal.set_hard_state(term, voted_for)
 
     def getCurrentTerm(self) -> int:
         return self._journal.term
 
-    def getVotedForNodeId(self) -> str | None:
-        return self._journal.voted_for
+    def getVotedForNodeId(self) -> int | None:
+        voted_for = self._journal.voted_for
+        return None if voted_for is None else self._members.number(voted_for)
 
 
 class _Edge(_CoreTransport):
     """The core's transport: what it sends goes to the guard, what arrives comes from the guard."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, members: _Members) -> None:
         super().__init__(None, None, None)
         self._send = send
+        self._members = members
 
     def send(self, node: _CoreNode, message: Message) -> bool:
-        self._send(node.id, message)
+        self._send(self._members.name(node.id), message)
         return True
 
     def destroy(self) -> None: ...
@@ -144,8 +173,8 @@ class Core:
     ) -> None:
         _clock.now = now
         self._journal = journal
-        self._nodes = {name: _CoreNode(name) for name in (me, *peers)}
-        self._edge = _Edge(send)
+        self._members = _Members((me, *peers))
+        self._edge = _Edge(send, self._members)
         conf = SyncObjConf(
             autoTick=False,
             appendEntriesUseBatch=False,
@@ -161,15 +190,14 @@ class Core:
             appendEntriesPeriod=heartbeat_s,
             appendEntriesBatchSizeBytes=1 << 60,  # splitting is the guard's: the core's own is broken
             leaderFallbackTimeout=leader_fallback_s,
-            journalFile=_Log(journal, commit_index),
-            # Any file that exists: the core asks `deserializer` only if this is one, and reads
-            # it when it would send a snapshot, which the guard replaces by its own.
+            journalFile=_Log(journal, commit_index, self._members),
+            # Any file that exists: the core asks `deserializer` only if this is one. It is never read.
             fullDumpFile=__file__,
             serializer=lambda *_: None,
             deserializer=self._head,
         )
         self._core = _syncobj.SyncObj(
-            self._nodes[me], [self._nodes[name] for name in peers], conf, transport=self._edge
+            self._members.node(me), [self._members.node(name) for name in peers], conf, transport=self._edge
         )
         self._core.doTick(0)  # "loads the snapshot" before any message is let in
         assert self.applied_index == journal.base, "the core does not stand on the journal's head"
@@ -186,7 +214,7 @@ class Core:
     def leader(self) -> str | None:
         """The node that the core takes for the leader."""
         node = self._core._getLeader()
-        return None if node is None else str(node.id)
+        return None if node is None else self._members.name(node.id)
 
     @property
     def term(self) -> int:
@@ -283,7 +311,7 @@ class Core:
     def connection(self, peer: str, up: bool) -> None:
         """Tells whether messages to `peer` have a way to go."""
         callback = self._edge._onNodeConnected if up else self._edge._onNodeDisconnected
-        callback(self._nodes[peer])
+        callback(self._members.node(peer))
 
     def destroy(self) -> None:
         """Lets go of the core."""
@@ -291,4 +319,4 @@ class Core:
 
     def _deliver(self, peer: str, message: Message, now: float) -> None:
         _clock.now = now
-        self._edge._onMessageReceived(self._nodes[peer], message)
+        self._edge._onMessageReceived(self._members.node(peer), message)

@@ -44,7 +44,7 @@ class Shell(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run the callback after what runs now."""
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
         """Run the callback after a delay in seconds."""
 
     def run_blocking(
@@ -77,6 +77,8 @@ class Engine:
         self.groups: dict[int, Group] = {}
         self.disk_full = False
         self._links, self._shell, self._metrics, self._fatal = links, shell, metrics, fatal
+        self._messages_in = metrics.raft_messages.labels("in")
+        self._messages_out = metrics.raft_messages.labels("out")
         self._connected: set[str] = set()
         # Dictionaries as ordered sets: the order of work must not depend on hashes.
         self._dirty: dict[Group, None] = {}
@@ -118,7 +120,7 @@ class Engine:
             if group is not None:
                 self._guarded(group, partial(group.receive, message, peer, now))
                 self._dirty[group] = None
-        self._metrics.raft_messages.labels("in").inc(count)
+        self._messages_in.inc(count)
         self._schedule()
 
     def connection(self, peer: str, up: bool) -> None:
@@ -177,7 +179,7 @@ class Engine:
                 lane = bulk if outgoing.bulk else quick
                 lane.setdefault(outgoing.peer, []).append(outgoing.message)
         for peer, messages in quick.items():
-            self._metrics.raft_messages.labels("out").inc(len(messages))
+            self._messages_out.inc(len(messages))
             self._links.send(peer, messages, False)
         for peer, messages in bulk.items():
             self._links.send(peer, messages, True)

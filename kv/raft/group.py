@@ -24,7 +24,7 @@ from kv.internal.v1 import raft_pb2
 from kv.raft.api import ENTRY_PREFIX, Entry, StateMachine
 from kv.raft.campaign import Campaign
 from kv.raft.core import Core, Message
-from kv.raft.guard import AppendPlan, Contradiction, Rules, plan_append
+from kv.raft.guard import TERM_MAX, AppendPlan, Contradiction, Rules, could_be_a_log, plan_append
 from kv.raft.journal import Journal
 from kv.raft.outbox import Outbox, Outgoing
 from kv.raft.read_index import ReadIndexQueue
@@ -90,6 +90,7 @@ class Group:
         self.replication, self.transfers = Replication(self), Transfers(self)
         self.core = self._boot()
         machine.attach(self)
+        self._handed_index = machine.applied_index
         self.log = log.bind(group=group_id, node=me)
 
     # ------------------------------------------------------------ what others may know
@@ -106,13 +107,18 @@ class Group:
 
     @property
     def leader(self) -> str | None:
-        """The leader of the current term, if known."""
+        """The leader of the current term, if known; None once it was silent for an election timeout."""
+        if not self.core.is_leader and self.campaign.timer.quiet(self.now):
+            return None
         return self.core.leader
 
     @property
     def commit_index(self) -> int:
-        """Highest index known to be committed."""
-        return self.core.commit_index
+        """Highest index known to be committed; that of a single member when its disk has it (rule 21)."""
+        committed = self.core.commit_index
+        if self.peers or not self.rules.apply_durable:
+            return committed
+        return min(committed, self.journal.durable_index)
 
     @property
     def first_index(self) -> int:
@@ -132,8 +138,7 @@ class Group:
     @property
     def busy(self) -> bool:
         """Whether another turn is needed without any event: more is committed than was applied."""
-        upto = self._applicable()
-        return self.failure is None and not self.machine.store_full and self.machine.applied_index < upto
+        return self.failure is None and self._handed_index < self._applicable()
 
     # ------------------------------------------------------------ the engine's calls
 
@@ -269,6 +274,7 @@ class Group:
             and message.epoch == self.epoch
             and message.sender == peer
             and peer in self.peers
+            and message.term <= TERM_MAX
         )
 
     def _dispatch(self, message: raft_pb2.RaftMessage) -> None:  # noqa: C901 - a flat match, one line a type
@@ -311,9 +317,9 @@ class Group:
 
     def _on_append(self, message: raft_pb2.RaftMessage) -> None:
         append = message.append
-        if not self.is_from_leader(message) or not self._may_store(append):
-            return
         terms = [entry.term for entry in append.entries]
+        if not self.is_from_leader(message) or not self._may_store(append, terms, message.term):
+            return
         plan = plan_append(
             self.journal,
             self.core.commit_index,
@@ -333,13 +339,13 @@ class Group:
         )
         self._reply_as = None
 
-    def _may_store(self, append: raft_pb2.Append) -> bool:
+    def _may_store(self, append: raft_pb2.Append, terms: Sequence[int], leader_term: int) -> bool:
         """Rule 13, and no new entries while the log cannot be written."""
         if self.suspended and append.entries:
             return False
         if not self.rules.entry_limits:
             return True
-        return all(
+        return could_be_a_log(append.prev_term, terms, leader_term) and all(
             entry.data[:1] == ENTRY_PREFIX and len(entry.data) <= self.entry_bytes_max
             for entry in append.entries
         )
@@ -441,11 +447,15 @@ class Group:
         return min(applied, self.journal.durable_index) if self.rules.apply_durable else applied
 
     def _apply(self) -> bool:
-        """Applies what is committed and on this disk, a bounded number of entries; False if it stopped us."""
+        """Applies what is committed and on this disk, a bounded number of entries; False if it stopped us.
+
+        Each entry is handed on once: `machine.applied_index` falls back while the store is full.
+        """
         machine = self.machine
-        first = machine.applied_index + 1
+        first = self._handed_index + 1
         last = min(self._applicable(), first + APPLY_ENTRIES_MAX - 1)
         if first <= last:
+            self._handed_index = last
             machine.apply([(self.data(i), i, self.journal.entry(i)[2]) for i in range(first, last + 1)])
         if machine.failure is not None:
             self.stop(machine.failure)
@@ -454,7 +464,7 @@ class Group:
     def data(self, index: int) -> bytes:
         """The entry's data; one byte is a no-op, or the placeholder of data that left the cache."""
         data = self.journal.entry(index)[0]
-        return self.journal.data(index) if len(data) == 1 and index > self.journal.base else data
+        return self.journal.data(index) if len(data) == 1 else data
 
     def _serve_reads(self) -> None:
         reads = self._reads
@@ -512,6 +522,7 @@ class Group:
         """The log's mark is durable: replace the state and start a fresh core on it."""
         self.machine.reset_pending(self._not_leader())
         self.machine.install(receiver.sink, receiver.index)
+        self._handed_index = receiver.index
         self._installing = None
         if self.machine.failure is not None:
             self.stop(self.machine.failure)
@@ -536,6 +547,6 @@ class Group:
             self._core_sends,
             heartbeat_s=self.config.heartbeat_s,
             leader_fallback_s=self.config.leader_fallback_s,
-            commit_index=self.journal.base,
+            commit_index=self.journal.base if self.rules.commit_from_snapshot else self.journal.last,
             now=self.now,
         )

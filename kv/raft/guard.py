@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,21 @@ class Rules:
     apply_durable: bool = True  # 21: nothing is applied that is not on this disk
 
 
+TERM_MAX: Final = 1 << 62
+"""No group gets here: a message of a higher term is damaged, and the terms after ours must fit into 64 bits."""
+
+
 class Contradiction(Exception):
     """A peer showed what correct replicas never show; the replica must stop."""
+
+
+def could_be_a_log(prev_term: int, terms: Sequence[int], leader_term: int) -> bool:
+    """Whether entries of these terms could follow one of `prev_term` in the log of a leader of `leader_term`.
+
+    Terms never fall along a log, and no entry is of a term above its leader's (dissertation, 3.5).
+    """
+    along = [prev_term, *terms, leader_term]
+    return along == sorted(along)
 
 
 class LogView(Protocol):
@@ -110,6 +123,8 @@ def plan_append(
     if prev > log.last:
         return AppendPlan(prev, prev_term, None, leader_commit, hint=log.last + 1)
     if log.term_at(prev) != prev_term:
+        if prev == commit:
+            raise Contradiction(f"the leader's entry {commit} contradicts a committed one")
         return AppendPlan(
             prev, prev_term, None, leader_commit, hint=_conflict_start(log, prev, commit, rules)
         )

@@ -65,7 +65,6 @@ class Journal:
         self._voted_for: str | None = None
         self._seq = 0
         self._hard_state_seq = 0
-        self._head_seq = 0
         self._hard_state_segment = 0  # of the newest durable record; 0 if there is none
         self._head_segment = 0
 
@@ -257,15 +256,13 @@ class Journal:
         self._lengths = array("Q", [place.length for place in places])
 
     def on_durable(self, seq: int, kind: Kind, index: int, term: int, place: Place) -> None:
-        """Note that the record `seq` of this group is durable at `place`."""
+        """Note that the record `seq` of this group is durable at `place`; records come in order."""
         if kind is Kind.ENTRY:
             self._on_durable_entry(seq, index, term, place)
         elif kind is Kind.HARD_STATE:
-            if seq == self._hard_state_seq:
-                self._hard_state_segment = place.segment
+            self._hard_state_segment = place.segment
         elif kind in (Kind.COMPACT, Kind.SNAPSHOT):
-            if seq == self._head_seq:
-                self._head_segment = place.segment
+            self._head_segment = place.segment
             # A snapshot's mark is also what makes the entries of its head durable, as far as they are left.
             for _ in range(self._seqs[:HEAD_ENTRIES].count(seq)):
                 self._push_place(_NOWHERE)
@@ -305,7 +302,7 @@ class Journal:
 
     def _log_head(self, kind: Kind, index: int, term: int, previous_term: int) -> int:
         payload = encode_term(previous_term)
-        self._seq = self._head_seq = self._log.append(self, kind, index, term, payload)
+        self._seq = self._log.append(self, kind, index, term, payload)
         return FRAME_HEADER_BYTES + len(payload)
 
     def _log_hard_state(self) -> int:
@@ -323,9 +320,10 @@ class Journal:
             self._push_place(place)
             if self._cached_bytes > self._cache_bytes_max:
                 self._evict()
-        elif position < len(self._segments) and self._entries[position][2] == term:
-            # A rewrite of an entry that is durable already. Not so if the position is not durable any
-            # more: then the rewritten entry was truncated and another one took its place.
+        elif position < len(self._segments):
+            # A rewrite of an entry that is durable already. Had that entry been truncated since, the one
+            # in its place would have a later record, and the position would not be durable yet.
+            assert self._entries[position][2] == term, (index, term)
             self._set_place(position, place)
 
     def _evict(self) -> None:

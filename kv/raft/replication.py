@@ -84,6 +84,7 @@ class Replication:
             return
         if entries and prev < self._group.journal.base:  # these entries are gone: only a snapshot has them
             self._group.transfers.begin(peer)
+            entries = []
         if self._group.transfers.sending(peer) and self._group.rules.snapshot_heartbeats:
             entries = []
         if entries:

@@ -89,7 +89,8 @@ class SnapshotReceiver:
 
     def take(self, chunk: raft_pb2.SnapshotChunk) -> bool:
         """Writes the chunk if it is the next one and whole; True once nothing is missing."""
-        whole = google_crc32c.value(chunk.data) == chunk.crc32c
+        fits = chunk.offset + len(chunk.data) <= self._total_bytes
+        whole = fits and google_crc32c.value(chunk.data) == chunk.crc32c
         if whole and chunk.offset == self.next_offset and chunk.data:
             self.sink.write(chunk.offset, chunk.data)
             self.next_offset += len(chunk.data)

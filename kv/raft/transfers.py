@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kv.internal.v1 import raft_pb2
+from kv.raft.guard import could_be_a_log
 from kv.raft.snapshot import SnapshotReceiver, SnapshotSender
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class Transfers:
         chunk, leader = message.snapshot_chunk, message.sender
         if not self._group.is_from_leader(message) or self._group.suspended:
             return
+        if not chunk.total_bytes or not could_be_a_log(chunk.previous_term, [chunk.index_term], message.term):
+            return
         self._group.core.raise_term(leader, message.term, self._group.now)
         if self._has(chunk.index, chunk.index_term) and self._group.rules.snapshot_guard:
             proved = max(chunk.index, min(self._group.core.commit_index, self._group.journal.last))
@@ -136,6 +139,8 @@ class Transfers:
 
     def _take_chunk(self, chunk: raft_pb2.SnapshotChunk, leader: str, term: int) -> None:
         receiver = self._receiver
+        if receiver is not None and receiver.finishing:
+            return
         if receiver is None or not receiver.continues(chunk, term):
             if chunk.offset != 0:
                 self._reply_chunk(leader, chunk.index, 0)
@@ -143,8 +148,6 @@ class Transfers:
             self._drop_receiver()
             sink = self._group.machine.snapshot_sink(chunk.index, chunk.total_bytes)
             receiver = self._receiver = SnapshotReceiver(sink, chunk, term, leader)
-        if receiver.finishing:
-            return
         try:
             complete = receiver.take(chunk)
         except OSError as error:
@@ -161,16 +164,18 @@ class Transfers:
         self._group.post(leader, bulk=True, snapshot_reply=reply)
 
     def _drop_receiver(self) -> None:
-        receiver, self._receiver = self._receiver, None
+        receiver = self._receiver
+        # While it finishes, a worker thread has its file: `_received` decides.
         if receiver is not None and not receiver.finishing:
+            self._receiver = None
             receiver.sink.abort()
 
     def _received(self, receiver: SnapshotReceiver, error: BaseException | None) -> None:
         """The snapshot is durable as a file. Next: one record in the log, then the state itself."""
-        superseded = self._receiver is not receiver or self._group.failure is not None
-        if self._receiver is receiver:
-            self._receiver = None
-        if error is not None or superseded or self._has(receiver.index, receiver.index_term):
+        assert self._receiver is receiver, "one snapshot at a time"
+        self._receiver = None
+        known = self._group.rules.snapshot_guard and self._has(receiver.index, receiver.index_term)
+        if error is not None or known or self._group.failure is not None:
             if error is not None:
                 self._group.log.warning("snapshot refused", error=repr(error))
             receiver.sink.abort()

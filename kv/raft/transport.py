@@ -203,14 +203,25 @@ class PeerLinks:
             try:
                 request = peer_pb2.BulkRequest if bulk else peer_pb2.RaftRequest
                 await call.write(request(hello=self._hello()))
-                first: Frame = await asyncio.wait_for(call.read(), HELLO_TIMEOUT_S)
+                # Not wait_for: it may swallow the cancellation that `close` waits for.
+                async with asyncio.timeout(HELLO_TIMEOUT_S):
+                    first: Frame = await call.read()
                 if first is grpc.aio.EOF:
                     raise Refused(await _ending(call))
                 self._check(first.hello, peer)
                 delay = RECONNECT_MIN_S
                 await self._carry(self._lanes[peer, bulk], call, request)
-            except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                    log.error("link refused", peer=peer, reason=error.details())
                 log.debug("link broken", peer=peer, bulk=bulk, error=repr(error))
+            except (TimeoutError, asyncio.InvalidStateError) as error:
+                log.debug("link broken", peer=peer, bulk=bulk, error=repr(error))
+            except asyncio.CancelledError:
+                # A stream that this node reset raises the same as a task that it ends.
+                if _is_ending():
+                    raise
+                log.debug("link reset", peer=peer, bulk=bulk)
             except Refused as refused:
                 log.error("link refused", peer=peer, reason=str(refused))
             finally:
@@ -245,7 +256,8 @@ class PeerLinks:
         await self._accept(context, True, peer_pb2.BulkResponse)
 
     async def _accept(self, context: Context, bulk: bool, response: Callable[..., Frame]) -> None:
-        first = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            first = await context.read()
         if first is grpc.aio.EOF:
             return
         peer = first.hello.node
@@ -321,6 +333,13 @@ async def _write(lane: Lane, stream: Stream, frame_type: Callable[..., Frame]) -
     except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.RpcError, asyncio.InvalidStateError) as error:
         log.debug("link broken while writing", peer=lane.peer, error=repr(error))
         stream.cancel()
+
+
+def _is_ending() -> bool:
+    """Whether the running task itself is to end."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling() > 0
 
 
 async def _ending(call: Call) -> str:

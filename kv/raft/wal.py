@@ -323,8 +323,6 @@ class Wal:
     def _rewrite(self, segment: int, bytes_max: int) -> int:
         written = 0
         for journal in self._journals.values():
-            if written >= bytes_max:
-                break
             written += journal.rewrite(segment, bytes_max - written)
         return written
 

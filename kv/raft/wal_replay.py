@@ -153,7 +153,10 @@ def _drop_below(log: GroupLog, base: int) -> None:
 
 def _truncate(log: GroupLog, index: int) -> None:
     """Remove the entries from `index` on."""
-    doomed = [i for i in range(index, log.last + 1) if i in log.entries] if index else list(log.entries)
+    if log.last - index < len(log.entries):
+        doomed = [i for i in range(index, log.last + 1) if i in log.entries]
+    else:  # never longer than what there is, whatever the indexes say
+        doomed = [i for i in log.entries if i >= index]
     for i in doomed:
         del log.entries[i]
         _forget_payload(log, i)

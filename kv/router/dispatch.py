@@ -322,8 +322,8 @@ class Router:
 
     def _after_pause(self, call: _Call, node: NodeId) -> None:
         call.delayed = None
-        if not call.done:
-            self._attempt(call, self._known_leader(call) or node)
+        assert not call.done, "the end of a request cancels its pause"
+        self._attempt(call, self._known_leader(call) or node)
 
     def _kind(self, call: _Call) -> Kind:
         """Return what the request is; for one that was passed on undecoded, look now."""

@@ -53,7 +53,7 @@ class RouterConfig:
     streams_max: int = 1_000
     """Pipeline streams at this node; one more is refused with OVERLOADED."""
     pipeline_in_flight_max: int = 1_024
-    """Requests in flight on one stream; the stream is not read while it has so many."""
+    """Batches in flight on one stream; while it has so many, none is started and the stream is not read."""
     idle_stream_s: float = 300.0
     """A Pipeline stream on which nothing arrives and nothing is in flight for so long is closed."""
 

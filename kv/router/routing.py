@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from kv.errors import (
     CrossPartition,
+    Internal,
     InvalidArgument,
     KVError,
     RequestTooLarge,
@@ -242,11 +243,22 @@ def merge(plan: Plan, outcomes: Sequence[bytes | KVError]) -> bytes:
 def _results_of(
     part: Part, outcome: bytes | KVError
 ) -> tuple[list[kv_pb2.OperationResult], list[kv_pb2.Evidence]]:
+    """Return one result for each operation of the part; what another node sent is not taken on trust."""
     if isinstance(outcome, KVError):
-        return [kv_pb2.OperationResult(error=to_proto(outcome))] * len(part.positions), []
-    response = kv_pb2.BatchResponse.FromString(outcome)
-    assert len(response.results) == len(part.positions), "a partition answers each operation"
+        return _failed(part, outcome)
+    try:
+        response = kv_pb2.BatchResponse.FromString(outcome)
+    except DecodeError as error:
+        return _failed(part, Internal(f"the answer of partition {part.partition} does not parse: {error}"))
+    answered, asked = len(response.results), len(part.positions)
+    if answered != asked:
+        text = f"partition {part.partition} answered {asked} operations by {answered} results"
+        return _failed(part, Internal(text))
     return list(response.results), list(response.evidence)
+
+
+def _failed(part: Part, error: KVError) -> tuple[list[kv_pb2.OperationResult], list[kv_pb2.Evidence]]:
+    return [kv_pb2.OperationResult(error=to_proto(error))] * len(part.positions), []
 
 
 def _bounded(results: list[kv_pb2.OperationResult]) -> list[kv_pb2.OperationResult]:

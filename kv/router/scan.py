@@ -150,18 +150,18 @@ class Scan:
 
     async def _push(self, heap: list[tuple[bytes, int]], number: int, cursor: _Cursor) -> None:
         """Put the partition's next key on the heap, if it has one; fetch ahead when half of the page is used."""
-        if not cursor.items and not cursor.done:
-            self._prefetch(cursor)
-            assert cursor.fetch is not None, "a partition that has more is being read"
-            await cursor.fetch
+        while not cursor.items and not cursor.done:
+            await self._prefetch(cursor)
         if cursor.items:
             heapq.heappush(heap, (cursor.items[0][0].key, number))
-            if len(cursor.items) <= self._page_items // 2:
+            if not cursor.done and len(cursor.items) <= self._page_items // 2:
                 self._prefetch(cursor)
 
-    def _prefetch(self, cursor: _Cursor) -> None:
-        if not cursor.done and (cursor.fetch is None or cursor.fetch.done()):
+    def _prefetch(self, cursor: _Cursor) -> asyncio.Task[None]:
+        """Return the read of the partition's next page; a failed one stays, for whoever needs that page."""
+        if cursor.fetch is None:
             cursor.fetch = asyncio.get_running_loop().create_task(self._fetch(cursor))
+        return cursor.fetch
 
     async def _fetch(self, cursor: _Cursor) -> None:
         operation = kv_pb2.RangeOperation(
@@ -179,6 +179,7 @@ class Scan:
         if result.more:
             cursor.next_start = successor(result.items[-1].key)
         cursor.done = not result.more or not cursor.next_start
+        cursor.fetch = None
 
     def _turn_page(self) -> kv_pb2.ScanResponse:
         page, self._page = self._page, _Page()

@@ -45,19 +45,20 @@ def server_options(config: RouterConfig) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
-        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
+        # A starved process reads several pings at once: that is no reason to turn a peer away.
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
     ]
 
 
 def peer_channel_options() -> list[tuple[str, Any]]:
-    """Return the options of a channel to another node: a peer that is silent for 2 s counts as gone."""
+    """Return the options of a channel to another node: a peer that is silent for 3 s counts as gone."""
     return [
         ("grpc.max_receive_message_length", PEER_MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", PEER_MESSAGE_BYTES_MAX),
         ("grpc.keepalive_time_ms", 1_000),
-        ("grpc.keepalive_timeout_ms", 1_000),
+        ("grpc.keepalive_timeout_ms", 2_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),

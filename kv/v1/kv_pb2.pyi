@@ -1062,6 +1062,30 @@ Global___TxnResponse: _TypeAlias = TxnResponse  # noqa: Y015
 
 @_typing.final
 class PipelineRequest(_message.Message):
+    """PipelineRequest carries what waits to be sent: the more is under way, the fewer
+    messages. Splitting the same batches over other messages means the same.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelinedBatch]: ...
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___PipelinedBatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineRequest: _TypeAlias = PipelineRequest  # noqa: Y015
+
+@_typing.final
+class PipelinedBatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -1069,7 +1093,7 @@ class PipelineRequest(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Chosen by the client, unique among its requests in flight on this stream."""
+    """Chosen by the client, unique among its batches in flight on this stream."""
     partition: _builtins.int
     """The partition that owns every key of the batch, if the client knows it;
     0: the router finds out. A wrong one is refused with WRONG_PARTITION.
@@ -1092,16 +1116,41 @@ class PipelineRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PipelineRequest: _TypeAlias = PipelineRequest  # noqa: Y015
+Global___PipelinedBatch: _TypeAlias = PipelinedBatch  # noqa: Y015
 
 @_typing.final
 class PipelineResponse(_message.Message):
+    """PipelineResponse carries the replies that became ready, whichever messages
+    their batches came in.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelinedReply]: ...
+    def __init__(
+        self,
+        *,
+        replies: _abc.Iterable[Global___PipelinedReply] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineResponse: _TypeAlias = PipelineResponse  # noqa: Y015
+
+@_typing.final
+class PipelinedReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """The id of the batch that it answers."""
     @_builtins.property
     def batch(self) -> Global___BatchResponse: ...
     @_builtins.property
@@ -1121,4 +1170,4 @@ class PipelineResponse(_message.Message):
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
-Global___PipelineResponse: _TypeAlias = PipelineResponse  # noqa: Y015
+Global___PipelinedReply: _TypeAlias = PipelinedReply  # noqa: Y015

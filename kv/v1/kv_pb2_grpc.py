@@ -123,8 +123,9 @@ class KVServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Pipeline(self, request_iterator, context):
-        """Pipeline carries many batches in flight on one stream; responses come in
-        the order in which they are ready, matched by id.
+        """Pipeline carries many batches in flight on one stream, several in a message;
+        replies come in the order in which they are ready, matched by id. An error of
+        one batch is its reply; a message that does not parse ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

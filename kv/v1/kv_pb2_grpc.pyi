@@ -56,8 +56,9 @@ class KVServiceStub:
     partition. Keys that share a hash tag, as in "{user7}/name", share a partition.
     """
     Pipeline: _grpc.StreamStreamMultiCallable[_kv_pb2.PipelineRequest, _kv_pb2.PipelineResponse]
-    """Pipeline carries many batches in flight on one stream; responses come in
-    the order in which they are ready, matched by id.
+    """Pipeline carries many batches in flight on one stream, several in a message;
+    replies come in the order in which they are ready, matched by id. An error of
+    one batch is its reply; a message that does not parse ends the stream.
     """
 
 @_typing.type_check_only
@@ -84,8 +85,9 @@ class KVServiceAsyncStub(KVServiceStub):
     partition. Keys that share a hash tag, as in "{user7}/name", share a partition.
     """
     Pipeline: _aio.StreamStreamMultiCallable[_kv_pb2.PipelineRequest, _kv_pb2.PipelineResponse]  # type: ignore[assignment]
-    """Pipeline carries many batches in flight on one stream; responses come in
-    the order in which they are ready, matched by id.
+    """Pipeline carries many batches in flight on one stream, several in a message;
+    replies come in the order in which they are ready, matched by id. An error of
+    one batch is its reply; a message that does not parse ends the stream.
     """
 
 class KVServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -151,8 +153,9 @@ class KVServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_kv_pb2.PipelineRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_kv_pb2.PipelineResponse], _abc.AsyncIterator[_kv_pb2.PipelineResponse]]:
-        """Pipeline carries many batches in flight on one stream; responses come in
-        the order in which they are ready, matched by id.
+        """Pipeline carries many batches in flight on one stream, several in a message;
+        replies come in the order in which they are ready, matched by id. An error of
+        one batch is its reply; a message that does not parse ends the stream.
         """
 
 def add_KVServiceServicer_to_server(servicer: KVServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

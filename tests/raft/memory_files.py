@@ -77,7 +77,8 @@ class MemoryFiles:
         file = self._file(name)
         assert offset + len(data) <= len(file.data), "a segment does not grow"
         file.data[offset : offset + len(data)] = data
-        file.dirty.update(range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)))
+        if data:
+            file.dirty.update(range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)))
         if code:
             raise OSError(code, name)
 

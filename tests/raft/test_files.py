@@ -77,6 +77,8 @@ def test_remove_and_rename(files: OsFiles) -> None:
     files.rename("a", "b")
     assert files.names() == ["b"]
     assert files.size("b") == 1
+    with pytest.raises(FileNotFoundError):
+        files.size("a")
     files.remove("b")
     files.sync_directory()
     with pytest.raises(FileNotFoundError):

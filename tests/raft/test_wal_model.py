@@ -24,6 +24,7 @@ from tests.raft.wal_tools import GroupState, open_wal, states
 SEGMENT_BYTES = 1400
 CACHE_BYTES_MAX = 150
 GROUPS = st.integers(1, 3)
+SIZES = st.lists(st.integers(1, 200), min_size=1, max_size=5)
 FRACTION = st.floats(0, 1, exclude_max=True)
 
 
@@ -92,7 +93,7 @@ class WalMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ changes of a group
 
-    @rule(group=GROUPS, sizes=st.lists(st.integers(1, 200), min_size=1, max_size=5), newer=st.booleans())
+    @rule(group=GROUPS, sizes=SIZES, newer=st.booleans())
     def append(self, group: int, sizes: list[int], newer: bool) -> None:
         journal, model = self._started(group)
         for size in sizes:
@@ -157,6 +158,29 @@ class WalMachine(RuleBasedStateMachine):
         self.wal.end_flush(self.flush)
         self.flush = None
 
+    @precondition(lambda self: self.flush is None)
+    @rule()
+    def whole_flush(self) -> None:
+        self.begin_flush()
+        if self.flush is not None:
+            self.run_flush()
+
+    @rule(group=GROUPS, batches=st.integers(2, 8))
+    def steady_work(self, group: int, batches: int) -> None:
+        for _ in range(batches):
+            self.append(group, [100, 10], newer=False)
+            if self.flush is None:
+                self.whole_flush()
+
+    @precondition(lambda self: self.flush is None)
+    @rule(group=GROUPS, place=FRACTION, sizes=SIZES)
+    def overwrite_during_flush(self, group: int, place: float, sizes: list[int]) -> None:
+        self.append(group, sizes, newer=False)
+        self.begin_flush()
+        self.truncate(group, place)
+        self.append(group, sizes, newer=True)
+        self.run_flush()
+
     @precondition(lambda self: self.flush is not None)
     @rule(place=FRACTION, creating=st.booleans())
     def full_disk(self, place: float, creating: bool) -> None:
@@ -189,6 +213,22 @@ class WalMachine(RuleBasedStateMachine):
         self.compaction.run()
         self.wal.end_compaction(self.compaction)
         self.compaction = None
+
+    @precondition(lambda self: self.compaction is None and self.flush is None)
+    @rule()
+    def whole_compaction(self) -> None:
+        self.plan_compaction(10_000)
+        self.whole_flush()
+        if self.compaction is not None and self.wal.durable_seq >= self.compaction.seq:
+            self.run_compaction()
+
+    @precondition(lambda self: self.compaction is None and self.flush is None)
+    @rule()
+    def checkpoint(self) -> None:
+        for group in self.wal.groups():
+            self.compact(group, 1 - 1e-9)
+        self.whole_flush()
+        self.whole_compaction()
 
     # ------------------------------------------------------------ crashes
 
@@ -244,4 +284,4 @@ def _told(model: Model) -> dict[int, GroupState]:
 
 
 TestWalMachine = WalMachine.TestCase
-TestWalMachine.settings = settings(stateful_step_count=60)
+TestWalMachine.settings = settings(max_examples=25, stateful_step_count=50)

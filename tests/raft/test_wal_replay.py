@@ -123,6 +123,8 @@ def test_cache_is_bounded() -> None:
     log = fold(head(Kind.SNAPSHOT, 2), *entries, cache_bytes_max=35)
     assert sorted(log.payloads) == [10, 11, 12]
     assert log.payload_bytes == 30
+    log = fold(head(Kind.SNAPSHOT, 2), *entries, head(Kind.COMPACT, 12))
+    assert (log.payloads, log.payload_bytes, list(log.payload_order)) == ({}, 0, [])
 
 
 @pytest.mark.parametrize(

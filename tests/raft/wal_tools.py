@@ -59,3 +59,29 @@ def records(files: Files, name: str) -> list[Record]:
     header = decode_segment_header(buffer)
     assert header is not None
     return list(Scan(buffer, header, len(buffer)))
+
+
+def group(wal: Wal, number: int = 1) -> None:
+    """Start a group and make it durable."""
+    wal.journal(number).bootstrap()
+    flush(wal)
+
+
+def fill(wal: Wal, number: int, segments: int) -> None:
+    """Append and flush entries of a group until so many segments were begun after the present one."""
+    goal = len(wal.segments) + segments
+    while len(wal.segments) < goal:
+        add(wal.journal(number), 2, term=wal.journal(number).last_term)
+        flush(wal)
+
+
+def compact(wal: Wal, rewrite_bytes_max: int = 1 << 20) -> tuple[str, ...]:
+    """One whole compaction; returns the names of the removed segments."""
+    compaction = wal.plan_compaction(rewrite_bytes_max)
+    if compaction is None:
+        return ()
+    if wal.dirty:
+        flush(wal)
+    compaction.run()
+    wal.end_compaction(compaction)
+    return compaction.names

@@ -4,10 +4,14 @@ isort:skip_file
 The wire forms of kv.v1.PipelineRequest and PipelineResponse with the batch as
 bytes: a nested message and a bytes field are the same on the wire, so a router
 passes a batch on without decoding and encoding it. tests hold the two equal.
+Serialized messages one after the other are one message with the batches, or
+replies, of all: so each is serialized once, and joined as bytes.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from kv.v1 import kv_pb2 as _kv_pb2
 import builtins as _builtins
 import sys
@@ -22,6 +26,26 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RawPipelineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___RawPipelinedBatch]: ...
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___RawPipelinedBatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RawPipelineRequest: _TypeAlias = RawPipelineRequest  # noqa: Y015
+
+@_typing.final
+class RawPipelinedBatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -46,10 +70,30 @@ class RawPipelineRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RawPipelineRequest: _TypeAlias = RawPipelineRequest  # noqa: Y015
+Global___RawPipelinedBatch: _TypeAlias = RawPipelinedBatch  # noqa: Y015
 
 @_typing.final
 class RawPipelineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___RawPipelinedReply]: ...
+    def __init__(
+        self,
+        *,
+        replies: _abc.Iterable[Global___RawPipelinedReply] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RawPipelineResponse: _TypeAlias = RawPipelineResponse  # noqa: Y015
+
+@_typing.final
+class RawPipelinedReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -74,4 +118,4 @@ class RawPipelineResponse(_message.Message):
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
-Global___RawPipelineResponse: _TypeAlias = RawPipelineResponse  # noqa: Y015
+Global___RawPipelinedReply: _TypeAlias = RawPipelinedReply  # noqa: Y015

@@ -4,6 +4,8 @@ isort:skip_file
 The wire forms of kv.v1.PipelineRequest and PipelineResponse with the batch as
 bytes: a nested message and a bytes field are the same on the wire, so a router
 passes a batch on without decoding and encoding it. tests hold the two equal.
+Serialized messages one after the other are one message with the batches, or
+replies, of all: so each is serialized once, and joined as bytes.
 """
 
 from collections import abc as _abc

@@ -1,0 +1,133 @@
+"""A `FakeCluster` over real gRPC: one server for each node, on loopback ports that the system chooses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc.aio
+
+from kv.errors import KVError, Unavailable, to_grpc, to_proto
+from kv.ids import NodeId
+from kv.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2, kv_pb2_grpc
+from tests.client.fakes import FakeCluster, Fault
+
+_SERVER_OPTIONS = (
+    # The client's keepalive pings of an idle stream are allowed, as the nodes allow them.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceServicer):
+    """One node of the cluster."""
+
+    def __init__(self, cluster: FakeCluster, node: NodeId) -> None:
+        self.cluster = cluster
+        self.node = node
+
+    async def Pipeline(  # noqa: N802  # the service's name
+        self,
+        request_iterator: AsyncIterator[kv_pb2.PipelineRequest],
+        context: grpc.aio.ServicerContext[kv_pb2.PipelineRequest, kv_pb2.PipelineResponse],
+    ) -> AsyncIterator[kv_pb2.PipelineResponse]:
+        """Answer each message in order, suffering the cluster's faults."""
+        async for message in request_iterator:
+            self.cluster.messages += 1
+            response = kv_pb2.PipelineResponse()
+            for request in message.batches:
+                self.cluster.requests.append((self.node, request))
+                fault = self.cluster.rule(self.node, request)
+                if fault is None:
+                    response.replies.append(self.cluster.serve(self.node, request))
+                elif isinstance(fault, KVError):
+                    response.replies.add(id=request.id, error=to_proto(fault))
+                else:
+                    await self._suffer(fault, request, context)
+            if response.replies:
+                yield response
+
+    async def _suffer(
+        self,
+        fault: Fault,
+        request: kv_pb2.PipelinedBatch,
+        context: grpc.aio.ServicerContext[kv_pb2.PipelineRequest, kv_pb2.PipelineResponse],
+    ) -> None:
+        if fault in {Fault.CUT_AFTER, Fault.SILENT_AFTER}:
+            self.cluster.serve(self.node, request)
+        if fault in {Fault.CUT_AFTER, Fault.CUT_BEFORE}:
+            code, details, trailing = to_grpc(Unavailable("the node stops"))
+            status = next(one for one in grpc.StatusCode if one.value[0] == code)
+            await context.abort(status, details, trailing)
+
+    async def Scan(  # noqa: N802
+        self,
+        request: kv_pb2.ScanRequest,
+        context: grpc.aio.ServicerContext[kv_pb2.ScanRequest, kv_pb2.ScanResponse],
+    ) -> AsyncIterator[kv_pb2.ScanResponse]:
+        """Stream the pages."""
+        for page in self.cluster.scan(request):
+            yield page
+
+    async def GetMap(  # noqa: N802
+        self,
+        request: cluster_pb2.GetMapRequest,
+        context: grpc.aio.ServicerContext[cluster_pb2.GetMapRequest, cluster_pb2.GetMapResponse],
+    ) -> cluster_pb2.GetMapResponse:
+        """Return the map."""
+        return cluster_pb2.GetMapResponse(map=self.cluster.map.to_proto())
+
+    async def GetStatus(  # noqa: N802
+        self,
+        request: cluster_pb2.GetStatusRequest,
+        context: grpc.aio.ServicerContext[cluster_pb2.GetStatusRequest, cluster_pb2.GetStatusResponse],
+    ) -> cluster_pb2.GetStatusResponse:
+        """Return the node's name."""
+        return cluster_pb2.GetStatusResponse(status=cluster_pb2.NodeStatus(id=self.node))
+
+
+class GrpcCluster:
+    """Three servers in this process, which can be stopped one by one."""
+
+    def __init__(self) -> None:
+        self.fake = FakeCluster()
+        self.servers: dict[NodeId, grpc.aio.Server] = {}
+
+    @property
+    def addresses(self) -> list[str]:
+        """host:port of each node."""
+        return list(self.fake.addresses.values())
+
+    async def start(self, partitions: int = 4) -> None:
+        """Listen, then make the map of the ports that the system gave."""
+        addresses = {}
+        for node in ("n1", "n2", "n3"):
+            server = self.servers[node] = grpc.aio.server(options=_SERVER_OPTIONS)
+            addresses[node] = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        self.fake = FakeCluster(partitions, addresses)
+        for node, server in self.servers.items():
+            servicer = FakeNode(self.fake, node)  # type: ignore[abstract]  # the client calls no other method
+            kv_pb2_grpc.add_KVServiceServicer_to_server(servicer, server)
+            cluster_pb2_grpc.add_ClusterServiceServicer_to_server(servicer, server)
+            await server.start()
+
+    async def stop(self, node: NodeId) -> None:
+        """Stop a node at once."""
+        await self.servers.pop(node).stop(None)
+
+    async def stop_all(self) -> None:
+        """Stop every node."""
+        await asyncio.gather(*(self.stop(node) for node in list(self.servers)))
+
+
+@asynccontextmanager
+async def grpc_cluster(partitions: int = 4) -> AsyncIterator[GrpcCluster]:
+    """Run a cluster for the duration of a block."""
+    cluster = GrpcCluster()
+    await cluster.start(partitions)
+    try:
+        yield cluster
+    finally:
+        await cluster.stop_all()

@@ -1,0 +1,263 @@
+"""The HTTP surface: what each path takes and answers, and that every refusal has one shape."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from kv.errors import REGISTRY, DeadlineExceeded, KVError, NoLeader, UnknownOutcome
+from kv.gateway import make_app
+from tests.gateway.memory import Gateway, MemoryExecutor
+
+
+def reason(response: httpx.Response) -> str:
+    """Return the reason of an error reply, after a check of its shape."""
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"reason", "message", "definite", "metadata"}
+    assert isinstance(body["error"]["definite"], bool)
+    return str(body["error"]["reason"])
+
+
+async def test_put_then_get_then_delete(gateway: Gateway) -> None:
+    """A value that was put is read back with its revision, and is gone after a delete."""
+    put = await gateway.http.post("/put", json={"key": "a", "value": "1"})
+    assert (put.status_code, put.json()) == (200, {"key": "a", "value": "1", "revision": 1, "version": 1})
+    got = await gateway.http.get("/get", params={"key": "a"})
+    expected = {"key": "a", "value": "1", "revision": 1, "create_revision": 1, "version": 1}
+    assert (got.status_code, got.json()) == (200, expected)
+    deleted = await gateway.http.post("/delete", json={"key": "a"})
+    assert deleted.json() == {"key": "a", "deleted": True, "revision": 3}
+    again = await gateway.http.delete("/delete", params={"key": "a"})
+    assert (again.status_code, again.json()["deleted"]) == (200, False)
+    missing = await gateway.http.get("/get", params={"key": "a"})
+    assert (missing.status_code, reason(missing)) == (404, "NOT_FOUND")
+
+
+async def test_evidence_is_in_the_headers(gateway: Gateway) -> None:
+    """Each reply names the node, partition, term and index that served it."""
+    put = await gateway.http.post("/put", json={"key": "a", "value": "1"})
+    names = ("kv-partition", "kv-term", "kv-index", "kv-node")
+    assert [put.headers[name] for name in names] == ["7", "3", "1", "n2"]
+
+
+async def test_bytes_that_are_no_text_travel_as_base64(gateway: Gateway) -> None:
+    """Any key and value can be written and read; base64 is used exactly where UTF-8 cannot be."""
+    raw = base64.b64encode(b"\xff\x00").decode()
+    put = await gateway.http.post("/put", json={"key_base64": raw, "value_base64": raw})
+    assert put.json() == {"key_base64": raw, "value_base64": raw, "revision": 1, "version": 1}
+    got = await gateway.http.get("/get", params={"key_base64": raw})
+    assert got.json()["value_base64"] == raw
+    assert b"\xff\x00" in gateway.executor.state.records
+    text = await gateway.http.post("/put", json={"key": "b", "value_base64": base64.b64encode(b"x").decode()})
+    assert text.json()["value"] == "x"
+
+
+async def test_conditions(gateway: Gateway) -> None:
+    """A condition that does not hold writes nothing and answers 409; one that holds writes."""
+    first = {"key": "a", "value": "1", "if_absent": True}
+    assert (await gateway.http.post("/put", json=first)).status_code == 200
+    refused = await gateway.http.post("/put", json=first)
+    assert (refused.status_code, reason(refused)) == (409, "CONDITION_FAILED")
+    moved = await gateway.http.post("/put", json={"key": "a", "value": "2", "if_revision": 1})
+    assert moved.json()["version"] == 2
+    stale = await gateway.http.delete("/delete", params={"key": "a", "if_revision": "1"})
+    assert stale.status_code == 409
+    assert (await gateway.http.post("/delete", json={"key": "a", "if_revision": 3})).json()["deleted"]
+
+
+async def test_empty_value_is_a_value(gateway: Gateway) -> None:
+    """An empty value is stored and found, unlike a missing key."""
+    await gateway.http.post("/put", json={"key": "a", "value": ""})
+    assert (await gateway.http.get("/get", params={"key": "a"})).json()["value"] == ""
+
+
+BAD_BODIES: list[tuple[str, object]] = [
+    ("no JSON", b"{"),
+    ("no UTF-8", b'{"key": "\xff"}'),
+    ("too deep", b"[" * 4000),
+    ("no object", b"[]"),
+    ("nothing", b""),
+    ("field twice", b'{"key": "a", "key": "b", "value": ""}'),
+    ("no key", {"value": "1"}),
+    ("no value", {"key": "a"}),
+    ("both forms of the key", {"key": "a", "key_base64": "YQ==", "value": "1"}),
+    ("unknown field", {"key": "a", "value": "1", "if_revisoin": 3}),
+    ("key is a number", {"key": 1, "value": "1"}),
+    ("key is null", {"key": None, "value": "1"}),
+    ("value is an object", {"key": "a", "value": {}}),
+    ("lone surrogate", b'{"key": "\\ud800", "value": ""}'),
+    ("bad base64", {"key_base64": "*", "value": "1"}),
+    ("base64 outside of ASCII", {"key_base64": "é", "value": "1"}),
+    ("base64 without padding", {"key_base64": "YQ", "value": "1"}),
+    ("if_absent is text", {"key": "a", "value": "1", "if_absent": "yes"}),
+    ("if_revision is text", {"key": "a", "value": "1", "if_revision": "1"}),
+    ("if_revision is a bool", {"key": "a", "value": "1", "if_revision": True}),
+    ("if_revision is negative", {"key": "a", "value": "1", "if_revision": -1}),
+    ("if_revision is above 64 bits", {"key": "a", "value": "1", "if_revision": 1 << 64}),
+    ("two conditions", {"key": "a", "value": "1", "if_absent": True, "if_revision": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "body"), BAD_BODIES, ids=[name for name, _ in BAD_BODIES])
+async def test_bad_bodies_are_refused(gateway: Gateway, name: str, body: object) -> None:
+    """A body that is not exactly a put is INVALID_ARGUMENT and reaches no partition."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = await gateway.http.post("/put", content=content)
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert gateway.executor.batches == []
+
+
+async def test_key_and_value_limits(gateway: Gateway) -> None:
+    """A key at its limit passes; an empty or a longer one is refused with the reason of its own."""
+    assert (await gateway.http.post("/put", json={"key": "k" * 480, "value": ""})).status_code == 200
+    longer = await gateway.http.post("/put", json={"key": "k" * 481, "value": ""})
+    assert (longer.status_code, reason(longer)) == (400, "KEY_TOO_LONG")
+    empty = await gateway.http.get("/get", params={"key": ""})
+    assert (empty.status_code, reason(empty)) == (400, "KEY_EMPTY")
+
+
+@pytest.mark.parametrize(
+    "query", ["", "key=a&key=b", "key=a&colour=red", "key=a&level=strong", "key=a&if_revision=1"]
+)
+async def test_bad_queries_are_refused(gateway: Gateway, query: str) -> None:
+    """A URL that is not exactly a get is INVALID_ARGUMENT."""
+    response = await gateway.http.get(f"/get?{query}")
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("revision", ["x", "-1", "1.0", "²", "9" * 21, str(1 << 64)])
+async def test_bad_revisions_in_a_url_are_refused(gateway: Gateway, revision: str) -> None:
+    """A revision in a URL is a number of 64 bits or it is refused."""
+    response = await gateway.http.delete("/delete", params={"key": "a", "if_revision": revision})
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+
+
+async def test_fields_in_the_wrong_place_are_refused(gateway: Gateway) -> None:
+    """A condition in the URL of a POST is refused, not ignored."""
+    response = await gateway.http.post("/put?if_absent=true", json={"key": "a", "value": "1"})
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+
+
+async def test_unknown_paths_and_methods_have_the_same_shape(gateway: Gateway) -> None:
+    """404 and 405 are errors like all others, and 405 names what is allowed."""
+    missing = await gateway.http.get("/nothing")
+    assert (missing.status_code, reason(missing)) == (404, "NO_SUCH_PATH")
+    wrong = await gateway.http.get("/put")
+    assert (wrong.status_code, reason(wrong)) == (405, "METHOD_NOT_ALLOWED")
+    assert "POST" in wrong.headers["allow"]
+
+
+@pytest.mark.parametrize("cls", [REGISTRY[name] for name in sorted(REGISTRY)])
+async def test_every_error_keeps_its_status_and_definiteness(gateway: Gateway, cls: type[KVError]) -> None:
+    """An error of the router arrives with its own status, reason, metadata and outcome."""
+    gateway.executor.failure = cls("no", metadata={"partition": 7})
+    response = await gateway.http.post("/put", json={"key": "a", "value": "1"})
+    assert (response.status_code, reason(response)) == (cls.http_status, cls.reason)
+    error = response.json()["error"]
+    assert error["definite"] == gateway.executor.failure.definite
+    assert error["metadata"] == {"partition": "7"}
+    assert cls.hint in error["message"]
+
+
+async def test_a_defect_is_internal_and_indefinite(gateway: Gateway) -> None:
+    """An exception that nobody foresaw is answered in the same shape, and claims nothing."""
+    gateway.executor.failure = ZeroDivisionError()
+    response = await gateway.http.post("/put", json={"key": "a", "value": "1"})
+    assert (response.status_code, reason(response)) == (500, "INTERNAL")
+    assert response.json()["error"]["definite"] is False
+
+
+async def test_body_limit_holds_while_reading(gateway: Gateway) -> None:
+    """A body above the limit is refused before it is read to its end; one at the limit is read."""
+    pieces = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal pieces
+        while True:
+            pieces += 1
+            yield b" " * 1024
+
+    response = await gateway.http.post("/put", content=endless())
+    assert (response.status_code, reason(response)) == (413, "REQUEST_TOO_LARGE")
+    assert pieces <= 6
+    body = b'{"key": "a", "value": "1"}'.ljust(4096)
+    assert (await gateway.http.post("/put", content=body)).status_code == 200
+
+
+async def test_a_slow_body_ends_at_the_timeout() -> None:
+    """A body that stops arriving is a definite DEADLINE_EXCEEDED: nothing was executed."""
+    executor = MemoryExecutor()
+    app = make_app(executor, ready=lambda: None, registry=CollectorRegistry(), timeout_s=0.05)
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b'{"key"'
+        await asyncio.Event().wait()
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://kv") as http:
+        response = await http.post("/put", content=stuck())
+    assert (response.status_code, reason(response)) == (504, "DEADLINE_EXCEEDED")
+    assert response.json()["error"]["definite"] is True
+    assert executor.batches == []
+
+
+async def test_requests_above_the_limit_are_refused_at_the_door(gateway: Gateway) -> None:
+    """With as many requests in flight as allowed the next is OVERLOADED; when they end it passes."""
+    gateway.executor.gate.clear()
+    waiting = [
+        asyncio.create_task(gateway.http.get("/get", params={"key": str(number)})) for number in range(2)
+    ]
+    for _ in waiting:
+        await gateway.executor.arrived.acquire()
+    refused = await gateway.http.get("/get", params={"key": "x"})
+    assert (refused.status_code, reason(refused)) == (429, "OVERLOADED")
+    gateway.executor.gate.set()
+    assert {response.status_code for response in await asyncio.gather(*waiting)} == {404}
+    assert (await gateway.http.get("/get", params={"key": "x"})).status_code == 404
+
+
+async def test_body_bytes_in_flight_are_bounded_and_given_back(gateway: Gateway) -> None:
+    """Bodies in flight share one limit; a request that ends, well or not, gives its bytes back."""
+    body = b'{"key": "a", "value": "1"}'.ljust(4000)
+    gateway.executor.gate.clear()
+    first = asyncio.create_task(gateway.http.post("/put", content=body))
+    await gateway.executor.arrived.acquire()
+    refused = await gateway.http.post("/put", content=body)
+    assert (refused.status_code, reason(refused)) == (429, "OVERLOADED")
+    gateway.executor.gate.set()
+    assert (await first).status_code == 200
+    for _ in range(3):
+        assert (await gateway.http.post("/put", content=body)).status_code == 200
+
+
+async def test_health_readiness_and_metrics(gateway: Gateway) -> None:
+    """Health says that the process lives, readiness that it serves, metrics show the node's registry."""
+    assert (await gateway.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await gateway.http.get("/readyz")).json() == {"status": "ready"}
+    gateway.unready.append("no leader in partition 3")
+    unready = await gateway.http.get("/readyz")
+    assert (unready.status_code, reason(unready)) == (503, "UNAVAILABLE")
+    assert "partition 3" in unready.json()["error"]["message"]
+    metrics = await gateway.http.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert "kv_test_total 1.0" in metrics.text
+
+
+async def test_levels_of_reads(gateway: Gateway) -> None:
+    """A get is linearizable unless the URL says stale."""
+    await gateway.http.get("/get", params={"key": "a"})
+    await gateway.http.get("/get", params={"key": "a", "level": "stale"})
+    assert [batch.level for batch in gateway.executor.batches] == [1, 2]
+
+
+def test_statuses_of_the_commonest_failures() -> None:
+    """503 invites a retry, 504 and 500 do not promise that nothing happened."""
+    found = [cls("x").http_status for cls in (NoLeader, DeadlineExceeded, UnknownOutcome)]
+    assert found == [503, 504, 500]

@@ -1,0 +1,180 @@
+"""What a request may contain."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kv.errors import InvalidArgument, KVError, RequestTooLarge
+from kv.ids import KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX
+from kv.partition.batch import (
+    BATCH_OPERATIONS_MAX,
+    DELETE,
+    GET,
+    PUT,
+    RANGE,
+    REFUSED,
+    Operation,
+    decode_batch,
+)
+from kv.v1 import kv_pb2
+from tests.partition.tools import batch, delete, get, open_session, put, scan, txn
+
+
+def reason(operation: Operation) -> str:
+    """Return the reason of a refused operation."""
+    assert operation[0] == REFUSED
+    (result,) = kv_pb2.BatchResponse.FromString(operation[1]).results
+    assert result.error.definite
+    return result.error.reason
+
+
+def test_operations_decode() -> None:
+    """Each kind of operation keeps its parts."""
+    decoded = decode_batch(batch(put(b"p", b"v", revision=0), get(b"g"), delete(b"d", present=True)))
+    assert decoded.operations == (
+        (PUT, b"p", b"v", ("revision", 0)),
+        (GET, b"g"),
+        (DELETE, b"d", ("present", True)),
+    )
+    assert decoded.writes
+    reading = decode_batch(batch(scan(b"a", b"b", 5, keys_only=True), stale=True))
+    assert reading.operations == ((RANGE, b"a", b"b", 5, True),)
+    assert (reading.writes, reading.stale) == (False, True)
+
+
+def test_keys_are_all_found() -> None:
+    """Ownership is checked for every key, those of compares and of both lists of a transaction included."""
+    compare = kv_pb2.Compare(key=b"c", exists=True)
+    raw = batch(put(b"p", b""), scan(), get(b""), txn([compare], [put(b"t", b"")], [get(b"e")]), delete(b"d"))
+    assert list(decode_batch(raw).keys()) == [b"p", b"c", b"t", b"e", b"d"]
+
+
+@pytest.mark.parametrize(
+    ("key_bytes", "value_bytes", "expected"),
+    [
+        (0, 0, "KEY_EMPTY"),
+        (1, 0, None),
+        (KEY_BYTES_MAX, VALUE_BYTES_MAX, None),
+        (KEY_BYTES_MAX + 1, 0, "KEY_TOO_LONG"),
+        (1, VALUE_BYTES_MAX + 1, "VALUE_TOO_LARGE"),
+    ],
+)
+def test_key_and_value_limits(key_bytes: int, value_bytes: int, expected: str | None) -> None:
+    """Keys and values at their limits pass, one byte more is a definite error of that operation alone."""
+    key, value = bytes(key_bytes), bytes(value_bytes)
+    operations = decode_batch(batch(put(key, value), get(b"other"))).operations
+    assert operations[1] == (GET, b"other")
+    assert operations[0] == (PUT, key, value, None) if expected is None else reason(operations[0]) == expected
+    if value_bytes == 0:
+        for operation in decode_batch(batch(get(key), delete(key))).operations:
+            assert operation[1] == key if expected is None else reason(operation) == expected
+
+
+def test_operations_max() -> None:
+    """A batch of the limit passes, one more is refused whole; operations inside transactions count."""
+    assert len(decode_batch(batch(*[get(b"k")] * BATCH_OPERATIONS_MAX)).operations) == BATCH_OPERATIONS_MAX
+    with pytest.raises(RequestTooLarge):
+        decode_batch(batch(*[get(b"k")] * (BATCH_OPERATIONS_MAX + 1)))
+    inner = [get(b"k")] * (BATCH_OPERATIONS_MAX - 1)
+    assert decode_batch(batch(txn((), inner))).writes
+    with pytest.raises(RequestTooLarge):
+        decode_batch(batch(txn((), inner, [get(b"k")])))
+
+
+def test_bytes_max() -> None:
+    """A batch above the request limit is refused whole."""
+    raw = batch(*[put(b"k", bytes(VALUE_BYTES_MAX))] * 4)
+    assert len(raw) > REQUEST_BYTES_MAX
+    with pytest.raises(RequestTooLarge):
+        decode_batch(raw)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        put(b"", b"v"),
+        get(bytes(KEY_BYTES_MAX + 1)),
+        put(b"k", b"v", absent=True),
+        delete(b"k", present=True),
+        open_session(),
+        scan(),
+        txn(),
+        kv_pb2.Operation(),
+    ],
+)
+def test_txn_is_refused_whole(bad: kv_pb2.Operation) -> None:
+    """A bad, conditional, nested or unknown operation in either list refuses the whole transaction."""
+    for raw in (batch(txn((), [put(b"k", b"v"), bad])), batch(txn((), [put(b"k", b"v")], [bad]))):
+        decoded = decode_batch(raw)
+        assert reason(decoded.operations[0]) in ("INVALID_ARGUMENT", "KEY_EMPTY", "KEY_TOO_LONG")
+        assert not decoded.writes
+
+
+@pytest.mark.parametrize(
+    "compare",
+    [
+        kv_pb2.Compare(key=b"", version=1),
+        kv_pb2.Compare(key=b"k"),
+        kv_pb2.Compare(key=b"k", version=1, comparator=9),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_compare(compare: kv_pb2.Compare) -> None:
+    """A compare without a key, a target or a known comparator refuses its transaction."""
+    assert decode_batch(batch(txn([compare]))).operations[0][0] == REFUSED
+
+
+def test_empty_condition() -> None:
+    """A condition that says nothing is refused, not ignored: the write would happen unconditionally."""
+    empty = kv_pb2.Operation(put=kv_pb2.PutOperation(key=b"k", condition=kv_pb2.Condition()))
+    for operation in (empty, put(b"k", b"", absent=False), delete(b"k", present=False)):
+        assert reason(decode_batch(batch(operation)).operations[0]) == "INVALID_ARGUMENT"
+
+
+def test_logged_batches_hold_no_range() -> None:
+    """A range beside a write is refused, the write goes on; a range beside gets is fine."""
+    operations = decode_batch(batch(scan(), put(b"k", b"v"))).operations
+    assert (reason(operations[0]), operations[1][0]) == ("INVALID_ARGUMENT", PUT)
+    assert [operation[0] for operation in decode_batch(batch(scan(), get(b"k"))).operations] == [RANGE, GET]
+
+
+def test_open_session_stands_alone() -> None:
+    """An open_session beside anything else is refused; then nothing is left that needs the log."""
+    decoded = decode_batch(batch(open_session(), get(b"k")))
+    assert reason(decoded.operations[0]) == "INVALID_ARGUMENT"
+    assert not decoded.writes
+
+
+@pytest.mark.parametrize(("sequence", "acknowledged"), [(0, 0), (3, 3), (3, 4)])
+def test_malformed_request_id(sequence: int, acknowledged: int) -> None:
+    """A sequence of 0, or one that the request itself acknowledges, is refused before it is logged."""
+    with pytest.raises(InvalidArgument):
+        decode_batch(batch(put(b"k", b""), request=(1, sequence, acknowledged)))
+    assert decode_batch(batch(put(b"k", b""), request=(1, 3, 2))).sequence == 3
+
+
+def test_request_id_is_merged() -> None:
+    """A request id put behind the bytes of a batch is the batch's: routers add theirs without decoding."""
+    raw = batch(put(b"k", b"v")) + batch(request=(5, 7, 6))
+    decoded = decode_batch(raw)
+    assert (decoded.session, decoded.sequence, decoded.acknowledged) == (5, 7, 6)
+    assert decoded.operations == ((PUT, b"k", b"v", None),)
+
+
+def test_unknown_operation() -> None:
+    """An operation that this version does not know is refused alone."""
+    newer = batch(get(b"k")) + b"\x0a\x03\xa2\x06\x00"  # operations { field 100: "" }
+    operations = decode_batch(newer).operations
+    assert (operations[0][0], reason(operations[1])) == (GET, "INVALID_ARGUMENT")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes(raw: bytes) -> None:
+    """Whatever arrives decodes or ends in a definite error."""
+    failure = None
+    try:
+        decode_batch(raw)
+    except KVError as error:
+        failure = error
+    assert failure is None or failure.definite

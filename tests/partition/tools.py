@@ -1,0 +1,268 @@
+"""Builders of batches, a state in a dict, and a group that commits when it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kv.config import PartitionConfig
+from kv.errors import KVError, NotLeader
+from kv.internal.v1 import log_pb2
+from kv.partition.partition import Replica
+from kv.partition.store import MAP_BYTES_MAX, Store
+from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry
+from kv.v1 import kv_pb2
+
+Op = kv_pb2.Operation
+
+
+def put(key: bytes, value: bytes, /, **condition: bool | int | bytes) -> Op:
+    """Return a put; the keyword is its condition."""
+    made = kv_pb2.PutOperation(key=key, value=value)
+    if condition:
+        made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
+    return Op(put=made)
+
+
+def delete(key: bytes, /, **condition: bool | int | bytes) -> Op:
+    """Return a delete; the keyword is its condition."""
+    made = kv_pb2.DeleteOperation(key=key)
+    if condition:
+        made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
+    return Op(delete=made)
+
+
+def get(key: bytes) -> Op:
+    """Return a get."""
+    return Op(get=kv_pb2.GetOperation(key=key))
+
+
+def open_session() -> Op:
+    """Return an open_session."""
+    return Op(open_session=kv_pb2.OpenSessionOperation())
+
+
+def scan(start: bytes = b"", end: bytes = b"", limit: int = 0, keys_only: bool = False) -> Op:
+    """Return a range."""
+    return Op(range=kv_pb2.RangeOperation(start=start, end=end, limit=limit, keys_only=keys_only))
+
+
+def txn(compare: Sequence[kv_pb2.Compare] = (), then: Sequence[Op] = (), otherwise: Sequence[Op] = ()) -> Op:
+    """Return a transaction."""
+    return Op(txn=kv_pb2.TxnOperation(compare=compare, then_operations=then, else_operations=otherwise))
+
+
+def batch(*operations: Op, request: tuple[int, int, int] | None = None, stale: bool = False) -> bytes:
+    """Return a serialized batch; `request` is (session, sequence, acknowledged)."""
+    made = kv_pb2.BatchRequest(operations=operations)
+    if request is not None:
+        session, sequence, acknowledged = request
+        made.request_id.CopyFrom(
+            kv_pb2.RequestId(session=session, sequence=sequence, acknowledged=acknowledged)
+        )
+    if stale:
+        made.level = kv_pb2.READ_LEVEL_STALE
+    return made.SerializeToString()
+
+
+def results(outcome: object) -> list[kv_pb2.OperationResult]:
+    """Decode an outcome that must be a response."""
+    assert isinstance(outcome, bytes), outcome
+    return list(kv_pb2.BatchResponse.FromString(outcome).results)
+
+
+def evidence(outcome: object) -> kv_pb2.Evidence:
+    """Return the only evidence of a response."""
+    assert isinstance(outcome, bytes), outcome
+    (found,) = kv_pb2.BatchResponse.FromString(outcome).evidence
+    return found
+
+
+def command(*raws: bytes, time_ms: int = 0) -> bytes:
+    """Return the data of an entry."""
+    made = log_pb2.Command(time_ms=time_ms, batches=raws)
+    return ENTRY_PREFIX + made.SerializeToString()
+
+
+class DictState:
+    """The keys of a partition in a dict."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.records.get(key)
+
+    def put(self, key: bytes, record: bytes, is_new: bool) -> None:
+        assert is_new == (key not in self.records)
+        self.records[key] = record
+
+    def delete(self, key: bytes) -> None:
+        del self.records[key]
+
+    def range(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key in sorted(self.records):
+            if key >= start and (not end or key < end):
+                yield key, self.records[key]
+
+
+class FakeGroup:
+    """A group of one replica's view: it appends what is proposed and commits when told to."""
+
+    def __init__(self, replica: Replica, *, log: list[Entry] | None = None) -> None:
+        self.replica = replica
+        self.group_id = replica.partition_id
+        self.epoch = 1
+        self.is_leader = True
+        self.term = 1
+        self.leader: str | None = "n1"
+        self.entry_bytes_max = 5 * 1024 * 1024
+        self.log: list[Entry] = [] if log is None else log
+        self.commit_index = replica.applied_index
+        self.durable_lag = 0
+        self.compacted: list[int] = []
+        self.woken = 0
+        self.reads: list[Callable[[int | None], None]] = []
+        self.refuse: KVError | None = None
+        replica.attach(self)
+
+    @property
+    def first_index(self) -> int:
+        return max([BOOTSTRAP_INDEX - 1, *(index - 1 for index in self.compacted)])
+
+    @property
+    def last_index(self) -> int:
+        return BOOTSTRAP_INDEX + len(self.log)
+
+    @property
+    def durable_index(self) -> int:
+        return self.last_index - self.durable_lag
+
+    def propose(self, data: bytes) -> int:
+        assert len(data) <= self.entry_bytes_max
+        if self.refuse is not None:
+            raise self.refuse
+        if not self.is_leader:
+            raise NotLeader
+        self.log.append((data, self.last_index + 1, self.term))
+        return self.last_index
+
+    def read_index(self, done: Callable[[int | None], None]) -> None:
+        self.reads.append(done)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def compact(self, index: int) -> None:
+        assert index <= self.replica.checkpoint_index
+        self.compacted.append(index)
+
+    def entries(self, first: int, last: int) -> Sequence[Entry]:
+        assert first > self.first_index + 1
+        assert last <= self.commit_index
+        return self.log[first - BOOTSTRAP_INDEX - 1 : last - BOOTSTRAP_INDEX]
+
+    # what a test does with it
+
+    def commit(self, index: int | None = None) -> None:
+        """Commit up to `index` (default: all) and hand it to the replica."""
+        index = self.last_index if index is None else index
+        first, self.commit_index = self.commit_index + 1, index
+        self.replica.apply(self.log[first - BOOTSTRAP_INDEX - 1 : index - BOOTSTRAP_INDEX])
+
+    def confirm_reads(self) -> None:
+        """Answer the reads that wait, as leader."""
+        reads, self.reads = self.reads, []
+        for done in reads:
+            done(self.commit_index if self.is_leader else None)
+
+    def turn(self) -> None:
+        """One turn with everything committed and confirmed at once."""
+        self.replica.pump()
+        self.commit()
+        self.confirm_reads()
+
+    def depose(self) -> None:
+        """Lose the leadership to another node in a new term."""
+        self.is_leader, self.leader, self.term = False, "n2", self.term + 1
+        self.replica.leadership(False, self.term)
+
+    def elect(self) -> None:
+        """Win an election."""
+        self.is_leader, self.leader, self.term = True, "n1", self.term + 1
+        self.replica.leadership(True, self.term)
+
+
+def partition_config(**changes: float) -> PartitionConfig:
+    """Return small limits."""
+    values: dict[str, Any] = {
+        "checkpoint_bytes_max": 1 << 20,
+        "checkpoint_ops_max": 1000,
+        "checkpoint_interval_s": 30.0,
+        "command_bytes_max": 1 << 20,
+        "commands_in_flight_max": 4,
+        "session_ttl_s": 60.0,
+        "sessions_max": 100,
+        "session_results_max": 16,
+        "session_result_bytes_max": 1 << 16,
+        "map_bytes_initial": 1 << 20,
+        "pending_requests_max": 64,
+        "pending_bytes_max": 8 << 20,
+        "scan_page_bytes": 1 << 16,
+        "scan_page_items": 10,
+        "request_timeout_s": 5.0,
+    }
+    return PartitionConfig(**(values | changes))
+
+
+class Bench:
+    """A replica on a real store, its group, and the answers to what was submitted."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        log: list[Entry] | None = None,
+        map_bytes_max: int = MAP_BYTES_MAX,
+        log_retain_entries: int = 5,
+        owns: Callable[[bytes], bool] = lambda _: True,
+        **changes: float,
+    ) -> None:
+        config = partition_config(**changes)
+        self.now_ms = 1000
+        self.store = Store.open(
+            directory, 7, map_bytes_initial=config.map_bytes_initial, map_bytes_max=map_bytes_max
+        )
+        self.replica = Replica(
+            self.store,
+            node="n1",
+            config=config,
+            log_retain_entries=log_retain_entries,
+            log_retain_bytes=1 << 20,
+            owns=owns,
+            map_epoch=lambda: 9,
+            wall_ms=lambda: self.now_ms,
+        )
+        self.group = FakeGroup(self.replica, log=log)
+
+    def submit(self, raw: bytes) -> list[bytes | KVError]:
+        """Submit and return the list that gets the answer."""
+        answers: list[bytes | KVError] = []
+        self.replica.submit(raw, answers.append)
+        return answers
+
+    def ask(self, raw: bytes) -> bytes | KVError:
+        """Submit, run one turn, and return the answer."""
+        answers = self.submit(raw)
+        self.group.turn()
+        (answer,) = answers
+        return answer
+
+    def open_session(self) -> int:
+        """Open a session and return its id."""
+        return results(self.ask(batch(open_session())))[0].open_session.session
+
+    def crash(self) -> None:
+        """Close without a checkpoint."""
+        self.store.close()
