@@ -88,7 +88,7 @@ class Replica:
         self._group: GroupHandle | None = None
         self._queue = RequestQueue(config.pending_requests_max, config.pending_bytes_max)
         self._proposals = Proposals()
-        self._reading: set[Request] = set()
+        self._reading: dict[Request, None] = {}  # in order: answers must not depend on addresses
         self._sessions = SessionTable(session_limits(config))
         self._policy = CheckpointPolicy(checkpoint_limits(config, log_retain_entries, log_retain_bytes))
         self._proposed_time_ms = 0
@@ -203,7 +203,7 @@ class Replica:
     def reset_pending(self, why: KVError) -> None:
         """Answer all requests: the proposed ones UNKNOWN_OUTCOME, the others with `why`."""
         self._forget_proposals()
-        reading, self._reading = self._reading, set()
+        reading, self._reading = self._reading, {}
         for request in (*reading, *self._queue.take_all()):
             self._answer(request, why)
 
@@ -235,7 +235,7 @@ class Replica:
     def _pump(self) -> None:
         reads = self._queue.take_reads()
         if reads:
-            self._reading.update(reads)
+            self._reading.update(dict.fromkeys(reads))
             self._raft.read_index(lambda index: self._guarded(lambda: self._serve(reads, index)))
         while self._queue.writes and self._may_propose():
             self._propose()
@@ -265,7 +265,7 @@ class Replica:
         for request in reads:
             if request in self._reading:
                 outcome: Outcome = self._not_leader() if index is None else self._read(request, evidence)
-                self._reading.discard(request)
+                del self._reading[request]
                 self._answer(request, outcome)
 
     def _read_stale(self, request: Request) -> Outcome:

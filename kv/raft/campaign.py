@@ -80,6 +80,7 @@ class Campaign:
         elif (
             message.term == self._group.term + 1
             and not self._group.suspended
+            and not self._group.core.is_leader
             and self.timer.pre_vote(message.sender, message.term)
         ):
             self._elect()

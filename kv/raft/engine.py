@@ -85,6 +85,7 @@ class Engine:
         self._unsynced: dict[Group, None] = {}
         self._scheduled = self._flushing = self._stopped = False
         self._compaction: Compaction | None = None
+        self._removing = False
         self._maintained_at = shell.now()
 
     # ------------------------------------------------------------ life
@@ -295,8 +296,8 @@ class Engine:
     def _advance_compaction(self) -> None:
         """Removes segments once the records that free them are durable."""
         plan = self._compaction
-        if plan is not None and plan.seq <= self.wal.durable_seq:
-            self._compaction = None
+        if plan is not None and not self._removing and plan.seq <= self.wal.durable_seq:
+            self._removing = True  # a slow disk may take longer than the time to the next look
             self._shell.run_blocking("bulk", plan.run, lambda error: self._compacted(plan, error))
 
     def _compacted(self, plan: Compaction, error: BaseException | None) -> None:
@@ -306,3 +307,4 @@ class Engine:
             self._end(error)
             return
         self.wal.end_compaction(plan)
+        self._compaction, self._removing = None, False

@@ -266,7 +266,13 @@ class PeerLinks:
         except Refused as refused:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
         await context.write(response(hello=self._hello()))
-        await self._carry(self._lanes[peer, bulk], _Accepted(context), response)
+        accepted = _Accepted(context)
+        try:
+            await self._carry(self._lanes[peer, bulk], accepted, response)
+        except asyncio.CancelledError:
+            # A handler that is cancelled says nothing to the other end; one that returns ends the stream.
+            if not accepted.is_reset:
+                raise
 
     # ------------------------------------------------------------ both ends
 
@@ -312,6 +318,7 @@ class _Accepted:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._task = asyncio.current_task()
+        self.is_reset = False
 
     def read(self) -> Awaitable[Frame]:
         return self._context.read()
@@ -321,6 +328,7 @@ class _Accepted:
 
     def cancel(self) -> object:
         assert self._task is not None
+        self.is_reset = True
         return self._task.cancel()
 
 

@@ -24,7 +24,8 @@ from kv.raft.journal import Journal
 from kv.raft.wal import Wal
 from tests.raft.memory_files import MemoryFiles
 
-SOURCES = sorted(Path(kv.__file__).parent.rglob("*.py"))
+PACKAGE = Path(kv.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 class Rig:
@@ -78,13 +79,13 @@ def test_the_version_is_the_one_that_was_read() -> None:
 
 
 def test_one_file_imports_the_core() -> None:
-    """Nothing but core.py knows PySyncObj."""
-    importing = [
-        path.name
+    """Nothing but core.py knows PySyncObj, apart from the simulation of it as shipped."""
+    importing = {
+        str(path.relative_to(PACKAGE))
         for path in SOURCES
         if re.search(r"^\s*(import|from) pysyncobj", path.read_text(), re.MULTILINE)
-    ]
-    assert importing == ["core.py"]
+    }
+    assert importing - {"sim/stock/shipped.py"} == {"raft/core.py"}
 
 
 def test_no_name_mangled_attribute_is_touched() -> None:

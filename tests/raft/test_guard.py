@@ -15,6 +15,7 @@ from kv.raft.guard import (
     Rules,
     SendWindow,
     VoteBox,
+    could_be_a_log,
     log_is_current,
     plan_append,
 )
@@ -78,8 +79,10 @@ def cases(draw: st.DrawFn) -> Case:
         common.append(common[-1] + 2 * step)
     own, leader = list(common), list(common)
     for log, odd in ((own, 1), (leader, 0)):
+        last = common[-1] + 2 - odd
         for step in draw(steps):
-            log.append(max(log[-1] + 2 * step, common[-1] + 2 - odd))
+            last += 2 * step
+            log.append(last)
     base = draw(st.integers(0, len(common) - 1))
     commit = draw(st.integers(base, len(common) - 1))
     prev = draw(st.integers(0, len(leader) - 1))
@@ -190,6 +193,24 @@ def test_a_contradiction_of_what_is_committed_is_not_repaired(
     log = Log(0, (0, 0, 0, 1, 1, 1))
     with pytest.raises(Contradiction, match="entry 4 contradicts"):
         plan_append(log, 4, prev, prev_term, terms, 9, ALL)
+
+
+@pytest.mark.parametrize(
+    ("prev_term", "terms", "leader_term", "possible"),
+    [
+        (1, [1, 2, 2], 2, True),
+        (0, [], 0, True),
+        (1, [2, 1], 3, False),
+        (3, [2], 3, False),
+        (1, [4], 3, False),
+        (4, [], 3, False),
+    ],
+)
+def test_terms_never_fall_along_a_log(
+    prev_term: int, terms: list[int], leader_term: int, possible: bool
+) -> None:
+    """No leader holds entries of falling terms, or of a term above its own."""
+    assert could_be_a_log(prev_term, terms, leader_term) == possible
 
 
 # ------------------------------------------------------------ votes

@@ -15,7 +15,7 @@ import pytest
 from kv.errors import RequestTooLarge
 from kv.internal.v1 import raft_pb2
 from kv.raft.api import ENTRY_PREFIX
-from kv.raft.guard import Rules
+from kv.raft.guard import TERM_MAX, Rules
 from tests.raft.checks import Violation
 from tests.raft.harness import CONFIG, EPOCH, GROUP, HEARTBEAT_S, Cluster, terms, texts
 
@@ -61,8 +61,8 @@ def test_rule_1_a_vote_of_another_epoch_is_not_counted(on: bool) -> None:
 
 @pytest.mark.parametrize(
     "forged",
-    [{"group": GROUP + 1}, {"epoch": EPOCH + 1}, {"sender": "n3"}, {"sender": "n9"}],
-    ids=["group", "epoch", "not the connection's", "no member"],
+    [{"group": GROUP + 1}, {"epoch": EPOCH + 1}, {"sender": "n3"}, {"sender": "n9"}, {"term": TERM_MAX + 1}],
+    ids=["group", "epoch", "not the connection's", "no member", "term"],
 )
 def test_rule_1_what_is_not_from_a_member_of_this_group_is_dropped(forged: dict[str, object]) -> None:
     """Group, epoch and sender must fit, and the sender must be the one that the connection belongs to."""
