@@ -4,10 +4,13 @@ VENV        := .venv
 PROTO_VENV  := .venv-proto
 BIN         := $(VENV)/bin
 PYTEST_ARGS ?=
+SECONDS     ?= 30
+MINUTES     ?= 60
+SEEDS       ?= 0:30
 SOURCES     := $(wildcard kv tests tools benchmarks jepsen-style)
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint format types floors stubs proto test wheel demo clean
+.PHONY: sim soak stock help install check lint format types floors stubs proto test wheel demo clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
@@ -30,6 +33,7 @@ check: install ## everything that CI runs
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory floors
 	@$(MAKE) --no-print-directory stubs
+	@$(MAKE) --no-print-directory sim SECONDS=90
 	@$(MAKE) --no-print-directory test
 
 lint: install ## ruff (rules and format) and buf (protos)
@@ -56,13 +60,25 @@ proto: $(PROTO_VENV)/.installed ## regenerate the stubs in kv/v1 and kv/internal
 test: install ## the test suite; PYTEST_ARGS='-k ring -x' narrows it
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+sim: install ## the simulator on fresh seeds; SECONDS=30 of wall time
+	$(BIN)/kv sim --seconds $(SECONDS)
+
+soak: install ## the simulator for long; MINUTES=60 of wall time
+	$(BIN)/kv sim --seconds $$(( 60 * $(MINUTES) ))
+
+stock: install ## PySyncObj as shipped against the guarded group; SEEDS=0:30
+	$(BIN)/kv sim --stock --seeds $(SEEDS)
+
+fuzz: install ## every decoder with mutated input; MINUTES=10 of wall time, ENGINE=plain or atheris
+	$(BIN)/python -m tools.fuzz --minutes $(MINUTES) --engine $(ENGINE)
+
 wheel: install ## build sdist and wheel into dist/ and check what they ship
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python tools/check_wheel.py dist
 
 demo: install ## a cluster on this machine, shown step by step
-	$(BIN)/kv demo --script
+	$(BIN)/kv demo --tour
 
 clean: ## remove everything that make makes
 	rm -rf $(VENV) $(PROTO_VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

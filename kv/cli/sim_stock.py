@@ -8,12 +8,43 @@ from typing import Final
 
 from kv.cli.output import line, note, record, table
 from kv.errors import InvalidArgument
+from kv.sim.runner import parse_seeds
 from kv.sim.stock.fault_sets import FAULT_SETS, fault_set
 from kv.sim.stock.table import HEADERS, Row, compare
 from kv.sim.stock.trial import Kind, Outcome
 from kv.telemetry import configure_logging
 
 KINDS_DEFAULT: Final[tuple[Kind, ...]] = ("stock", "guarded")
+SEEDS_DEFAULT: Final = range(30)
+MINUTES_DEFAULT: Final = 1.0
+HISTORY_LINES: Final = 40
+"""What is shown of one seed that is asked for by its number."""
+
+
+def stock(
+    *,
+    seeds: str | None,
+    seed: int | None,
+    fault_sets: str | None,
+    minutes: float | None,
+    as_json: bool,
+) -> int:
+    """`kv sim --stock` with the options of `kv sim` as they were given; returns the exit status.
+
+    Raises `InvalidArgument`.
+    """
+    chosen: Sequence[int] = SEEDS_DEFAULT
+    if seed is not None:
+        chosen = [seed]
+    elif seeds is not None:
+        chosen = list(parse_seeds(seeds))
+    return run_stock(
+        seeds=chosen,
+        fault_sets=fault_sets.split(",") if fault_sets else (),
+        minutes=MINUTES_DEFAULT if minutes is None else minutes,
+        as_json=as_json,
+        history=0 if seed is None else HISTORY_LINES,
+    )
 
 
 def run_stock(
@@ -21,7 +52,7 @@ def run_stock(
     seeds: Sequence[int],
     fault_sets: Sequence[str] = (),
     kinds: Sequence[Kind] = KINDS_DEFAULT,
-    minutes: float = 1.0,
+    minutes: float = MINUTES_DEFAULT,
     as_json: bool = False,
     history: int = 0,
 ) -> int:

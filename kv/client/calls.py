@@ -242,7 +242,9 @@ class OpenCall(Call):
         """See `Call`."""
         result = next(results)
         kind = result.WhichOneof("result")
-        if kind == "open_session":
+        if kind == "open_session" and not result.open_session.session:
+            self._end(Internal("the node opened session 0, which is none"))
+        elif kind == "open_session":
             self._end(result.open_session.session)
         else:
             self._end(_failure(result, kind, "open_session"))

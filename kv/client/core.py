@@ -90,7 +90,7 @@ class Core:
         self._lanes: tuple[dict[GroupId, Lane], ...] = tuple({} for _ in Kind)
         self._slots: dict[GroupId, SessionSlot] = {}
         self._links: dict[str, Link] = {}
-        self._requests: set[Request] = set()
+        self._requests: dict[Request, None] = {}  # in order: the end of all must not depend on addresses
         self._due: list[Lane] = []
         self._closed = False
 
@@ -182,7 +182,7 @@ class Core:
         calls = lane.take(ops_max, self._limits.request_bytes_max)
         if calls:
             request = Request(lane, calls, session)
-            self._requests.add(request)
+            self._requests[request] = None
             self._send(request, now)
         return True
 
@@ -412,7 +412,7 @@ class Core:
 
     def _finish(self, request: Request) -> None:
         """End the request: nothing of it is sent or heard any more, and its sequence is acknowledged."""
-        self._requests.discard(request)
+        self._requests.pop(request, None)
         self._off_wire(request)
         for link, attempt in request.attempts:
             link.forget(attempt)

@@ -133,15 +133,24 @@ class Lane:
             self.deadline_min = min(self.deadline_min, call.deadline)
 
     def take(self, ops_max: int, bytes_max: int) -> list[Call]:
-        """Remove and return the first calls that fit into one request: at least one, unless none is alive."""
+        """Remove and return the first calls that fit into one request: at least one, unless none is alive.
+
+        Writes of one request share a revision, so two calls that write the same key never travel together:
+        each caller's revision must name its own write.
+        """
         taken: list[Call] = []
         ops = size = 0
         waiting = self.waiting
+        written: set[bytes] | None = set() if self.write else None
         while waiting:
             call = waiting[0]
             if not call.done:
                 if taken and (ops + call.count > ops_max or size + call.size > bytes_max):
                     break
+                if written is not None:
+                    if taken and not written.isdisjoint(call.keys):
+                        break
+                    written.update(call.keys)
                 taken.append(call)
                 ops += call.count
                 size += call.size

@@ -59,8 +59,8 @@ class Scanner:
                 async with aclosing(self._attempt(address, deadline - loop.time())) as pages:
                     async for page in pages:
                         items = self._cursor.take(page)
-                        deadline, failures = loop.time() + self._timeout_s, 0
-                        if items:
+                        if items:  # an attempt that fails after empty pages made no progress
+                            deadline, failures = loop.time() + self._timeout_s, 0
                             yield items
                 return
             except KVError as error:

@@ -78,6 +78,15 @@ class Batch:
                 yield from (inner[1] for inner in operation[2])
                 yield from (inner[1] for inner in operation[3])
 
+    def written(self) -> Iterator[bytes]:
+        """Yield each key that the batch may write, again for each time."""
+        for operation in self.operations:
+            kind = operation[0]
+            if kind in (PUT, DELETE):
+                yield operation[1]
+            elif kind == TXN:
+                yield from (inner[1] for inner in (*operation[2], *operation[3]) if inner[0] != GET)
+
 
 def decode_batch(raw: bytes) -> Batch:
     """Decode and check one serialized `kv.v1.BatchRequest`.

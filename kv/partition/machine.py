@@ -4,8 +4,9 @@ Step 8 of the path of a write. Here live the meaning of each operation and nothi
 of (state, index, time, batches). No clock, randomness, I/O or store may come in here, so that each
 replica that applies the same entries holds the same state and gives the same answers.
 
-The revision of a write is the log index of its command: all writes of one command share it, in
-whatever batch they came; `version` counts the writes of a key one by one all the same. A batch is
+The revision of a write is the log index of its command. Requests that write the same key never share a
+command (`queue`), so a revision names one request's write of a key; inside one batch the writes of a key
+share it, and `version` counts them one by one. A batch is
 not atomic: each operation succeeds or fails alone, in order. A transaction is.
 """
 

@@ -69,13 +69,23 @@ class RequestQueue:
         assert self.pending_bytes >= 0
 
     def take_command(self, command_bytes_max: int) -> list[Request]:
-        """Take the writes that go into the next command: at least one, in order of arrival."""
+        """Take the writes that go into the next command: at least one, in order of arrival.
+
+        All writes of a command share its index as their revision. Two requests that write the same key
+        therefore go into two commands, or a condition on the revision that one of them was given would
+        hold although the other wrote after it.
+        """
         taken = [self.writes.popleft()]
+        written = set(taken[0].batch.written())
         room = command_bytes_max - COMMAND_FRAME_BYTES - len(taken[0].raw) - BATCH_FRAME_BYTES
         while self.writes and len(taken) < COMMAND_BATCHES_MAX:
             room -= len(self.writes[0].raw) + BATCH_FRAME_BYTES
             if room < 0:
                 break
+            keys = tuple(self.writes[0].batch.written())
+            if not written.isdisjoint(keys):
+                break
+            written.update(keys)
             taken.append(self.writes.popleft())
         return taken
 

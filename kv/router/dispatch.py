@@ -91,7 +91,7 @@ class Router:
         self._wheel: DeadlineWheel[_Call] = DeadlineWheel(
             self._clock, call_later, config.deadline_tick_ms / 1000, self._due
         )
-        self._calls: set[_Call] = set()
+        self._calls: dict[_Call, None] = {}  # in order: the end of all must not depend on addresses
         self._leaders: dict[GroupId, NodeId] = {}
         self._desks: SessionDesks[_Call] = SessionDesks(
             requests_in_flight_max=config.session_requests_in_flight_max,
@@ -216,14 +216,14 @@ class Router:
                 metadata={"requests_in_flight_max": self.config.requests_in_flight_max},
             )
         call = _Call(raw, info, cluster_map.epoch, deadline, reply)
-        self._calls.add(call)
+        self._calls[call] = None
         call.armed = self._wheel.arm(call, deadline)
         return call
 
     def _finish(self, call: _Call, outcome: bytes | KVError) -> None:
         assert not call.done, "a request ends once"
         call.done = True
-        self._calls.discard(call)
+        self._calls.pop(call, None)
         self._wheel.disarm(call, call.armed)
         if call.delayed is not None:
             call.delayed.cancel()

@@ -103,12 +103,24 @@ def test_what_is_called_during_a_request_becomes_the_next() -> None:
     async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
         await client.put(b"a", b"1")
 
-        async def later(delay_s: float) -> None:
-            await asyncio.sleep(delay_s)
-            await client.put(b"a", b"2")
+        async def later(number: int) -> None:
+            await asyncio.sleep(number * 0.0001)
+            await client.put(b"k%d" % number, b"2")
 
-        await asyncio.gather(*(later(number * 0.0001) for number in range(10)))
+        await asyncio.gather(*(later(number) for number in range(10)))
         assert cluster.partitions[1].batch_sizes[2:] == [1, 9]
+
+    play(scenario)
+
+
+def test_two_writes_of_one_key_never_travel_together() -> None:
+    """Writes of one request share a revision: with one request each, the revision names the caller's own write."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        replies = await asyncio.gather(*(client.put(b"k", b"%d" % number) for number in range(5)))
+        assert len({reply.revision for reply in replies}) == 5
+        await asyncio.gather(*(client.get(b"k") for _ in range(5)))
+        assert cluster.partitions[1].batch_sizes == [1] + [1] * 5 + [5]
 
     play(scenario)
 

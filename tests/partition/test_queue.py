@@ -7,7 +7,8 @@ import pytest
 from kv.errors import Overloaded
 from kv.partition.batch import decode_batch
 from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES, Request, RequestQueue
-from tests.partition.tools import batch, command, get, put
+from kv.v1 import kv_pb2
+from tests.partition.tools import batch, command, delete, get, put
 
 
 def request(raw: bytes) -> Request:
@@ -62,13 +63,33 @@ def test_answered_once() -> None:
 def test_take_command(room: int, expected: int) -> None:
     """A command takes what fits, in order; what it takes really fits into its bytes."""
     queue = RequestQueue(100, 1000)
-    requests = [request(WRITE) for _ in range(2)]
+    requests = [request(WRITE), request(batch(put(b"j", b"v")))]
     for one in requests:
         queue.admit(one)
     bytes_max = COMMAND_FRAME_BYTES + 2 * (len(WRITE) + BATCH_FRAME_BYTES) + room
     taken = queue.take_command(bytes_max)
     assert taken == requests[:expected]
     assert len(command(*[one.raw for one in taken], time_ms=2**62)) <= bytes_max
+
+
+def test_one_key_one_command() -> None:
+    """Two requests that write one key, in a transaction or not, never share a command, nor do later ones overtake."""
+    move = kv_pb2.TxnOperation(then_operations=[put(b"a", b"v"), put(b"k", b"v")])
+    raws = [
+        batch(put(b"a", b"v")),
+        batch(put(b"b", b"v")),
+        batch(kv_pb2.Operation(txn=move)),
+        batch(put(b"c", b"v")),
+        batch(delete(b"k")),
+        batch(put(b"c", b"v")),
+    ]
+    queue = RequestQueue(100, 10_000)
+    requests = [request(raw) for raw in raws]
+    for one in requests:
+        queue.admit(one)
+    commands = [[requests.index(one) for one in queue.take_command(10_000)] for _ in range(3)]
+    assert commands == [[0, 1], [2, 3], [4, 5]]
+    assert not queue.writes
 
 
 def test_take_all() -> None:

@@ -21,9 +21,9 @@ from kv.raft.api import ENTRY_PREFIX, Entry
 from kv.raft.group import Group
 from kv.raft.guard import Rules
 from kv.raft.wal import Flush, Wal
+from kv.sim.disk import MemoryFiles
 from tests.raft.checks import Checker, Copy, Violation
 from tests.raft.ledger import Ledger, LedgerDisk
-from tests.raft.memory_files import MemoryFiles
 
 GROUP = 7
 EPOCH = 3

@@ -22,7 +22,7 @@ import kv
 from kv.raft.core import CORE_VERSION, Core, Message
 from kv.raft.journal import Journal
 from kv.raft.wal import Wal
-from tests.raft.memory_files import MemoryFiles
+from kv.sim.disk import MemoryFiles
 
 PACKAGE = Path(kv.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

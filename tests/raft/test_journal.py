@@ -10,7 +10,7 @@ import pytest
 from kv.raft.files import OsFiles
 from kv.raft.journal import PLACEHOLDER
 from kv.raft.wal import Wal, WalCorruption
-from tests.raft.memory_files import MemoryFiles
+from kv.sim.disk import MemoryFiles
 from tests.raft.wal_tools import add, flush, open_wal, payload, state
 
 

@@ -17,7 +17,7 @@ from kv.raft.wal_format import (
     decode_segment_header,
     segment_name,
 )
-from tests.raft.memory_files import MemoryFiles
+from kv.sim.disk import MemoryFiles
 from tests.raft.wal_tools import (
     SALT,
     GroupState,

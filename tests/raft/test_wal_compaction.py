@@ -8,7 +8,7 @@ import pytest
 
 from kv.raft.wal import Wal
 from kv.raft.wal_format import FRAME_HEADER_BYTES, Kind, segment_name
-from tests.raft.memory_files import Killed, MemoryFiles
+from kv.sim.disk import Killed, MemoryFiles
 from tests.raft.wal_tools import SALT, add, compact, fill, flush, group, open_wal, records, state, states
 
 SEGMENT_BYTES = 2048

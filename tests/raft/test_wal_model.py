@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kv.raft.api import Entry
 from kv.raft.journal import Journal
 from kv.raft.wal import Compaction, Flush, Wal, WalFailed, WalFull
-from tests.raft.memory_files import MemoryFiles
+from kv.sim.disk import MemoryFiles
 from tests.raft.wal_tools import GroupState, open_wal, states
 
 SEGMENT_BYTES = 1400

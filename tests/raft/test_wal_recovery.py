@@ -17,7 +17,7 @@ from kv.raft.wal_format import (
     encode_segment_header,
     segment_name,
 )
-from tests.raft.memory_files import Killed, MemoryFiles
+from kv.sim.disk import Killed, MemoryFiles
 from tests.raft.wal_tools import GroupState, add, flush, open_wal, payload, records, state, states
 
 SEGMENT_BYTES = 2048

@@ -9,7 +9,7 @@ import pytest
 from kv.raft.wal_errors import WalFailed, WalFull
 from kv.raft.wal_format import FRAME_HEADER_BYTES, HEADER_BLOCK_BYTES, Kind, decode_segment_header
 from kv.raft.wal_writer import JOIN_BYTES_MAX, RecordDraft, SegmentWriter, batch_bytes
-from tests.raft.memory_files import Killed, MemoryFiles
+from kv.sim.disk import Killed, MemoryFiles
 from tests.raft.wal_tools import SALT, records
 
 ROOM = 300

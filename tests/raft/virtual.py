@@ -17,10 +17,10 @@ from kv.raft.api import ENTRY_PREFIX
 from kv.raft.engine import Engine
 from kv.raft.group import Group
 from kv.raft.wal import Wal
+from kv.sim.disk import MemoryFiles
 from kv.telemetry import Metrics
 from tests.raft.harness import CONFIG
 from tests.raft.ledger import Ledger, LedgerDisk
-from tests.raft.memory_files import MemoryFiles
 
 SYNC_S = 0.001
 LATENCY_S = 0.0005

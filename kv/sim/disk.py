@@ -1,4 +1,4 @@
-"""A disk in memory for the write-ahead log's tests: `Files` that knows which 512-byte sectors were synced.
+"""A disk in memory: `Files` that knows which 512-byte sectors were synced.
 
 What lives here: the model of a disk and its faults. What must not: expectations about the log.
 
@@ -41,6 +41,8 @@ class MemoryFiles:
         """(errno, bytes that are written before it)."""
         self.sync_error: int | None = None
         self.sync_directory_error: int | None = None
+        self.full = False
+        """Whether creating a file fails with ENOSPC, until there is room again."""
         self.calls_left: int | None = None
         """Changing calls until the process is killed."""
         self.syncs = 0
@@ -48,18 +50,24 @@ class MemoryFiles:
     # ------------------------------------------------------------ Files
 
     def names(self) -> list[str]:
+        """See `Files.names`."""
         return sorted(self.files)
 
     def size(self, name: str) -> int:
+        """See `Files.size`."""
         return len(self._file(name).data)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
+        """See `Files.read`."""
         return bytes(self._file(name).data[offset : offset + length])
 
     def create(self, name: str, size: int) -> None:
+        """See `Files.create`."""
         self._count()
         if name in self.files:
             raise FileExistsError(errno.EEXIST, name)
+        if self.full:
+            raise OSError(errno.ENOSPC, name)
         # A create that runs out of space may leave a short file behind.
         length = size // 2 if self.create_error else size
         self.files[name] = MemoryFile(bytearray(length), bytearray(length))
@@ -68,6 +76,7 @@ class MemoryFiles:
             raise OSError(code, name)
 
     def write(self, name: str, offset: int, buffers: Sequence[bytes]) -> None:
+        """See `Files.write`."""
         self._count()
         data = b"".join(buffers)
         code = None
@@ -83,6 +92,7 @@ class MemoryFiles:
             raise OSError(code, name)
 
     def sync(self, name: str) -> None:
+        """See `Files.sync`."""
         self._count()
         self.syncs += 1
         file = self._file(name)
@@ -95,6 +105,7 @@ class MemoryFiles:
         file.dirty.clear()
 
     def sync_directory(self) -> None:
+        """See `Files.sync_directory`."""
         self._count()
         if self.sync_directory_error:
             code, self.sync_directory_error = self.sync_directory_error, None
@@ -102,11 +113,13 @@ class MemoryFiles:
         self.durable_files = dict(self.files)
 
     def remove(self, name: str) -> None:
+        """See `Files.remove`."""
         self._count()
         self._file(name)
         del self.files[name]
 
     def rename(self, old: str, new: str) -> None:
+        """See `Files.rename`."""
         self._count()
         self.files[new] = self.files.pop(old)
 

@@ -1,0 +1,118 @@
+"""`kv sim`: the simulator on the command line. What it simulates is in `kv.sim`."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv.cli import output
+from kv.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from kv.sim.runner import Totals, Wishes
+
+SECONDS_DEFAULT = 30.0
+SEED_BITS = 40
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(sim)
+
+
+def sim(
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Fresh seeds for so many seconds of wall time; default: 30.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="The seeds A:B, B not included.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="One seed: replays it exactly.")] = None,
+    minutes_each: Annotated[
+        float | None, typer.Option(min=0.1, max=1440, help="Simulated minutes of each seed.")
+    ] = None,
+    faults: Annotated[
+        str | None, typer.Option(help="Only these families: network,disk,process,clock.")
+    ] = None,
+    schedule: Annotated[Path | None, typer.Option(help="A file of faults instead of drawn ones.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, max=9, help="Default: 3 or 5, by the seed.")] = None,
+    stock: Annotated[
+        bool,
+        typer.Option(
+            "--stock",
+            help="Compare PySyncObj as shipped with the guarded group; --faults then names fault sets:"
+            " slow,cut,crash,compaction,power,lossy3,lossy5.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Run a simulated cluster of this very code under faults; exit 1 if it breaks a promise."""
+    if stock:
+        from kv.cli import sim_stock  # noqa: PLC0415 - brings the whole raft floor
+
+        status = sim_stock.stock(
+            seeds=seeds, seed=seed, fault_sets=faults, minutes=minutes_each, as_json=as_json
+        )
+        sys.exit(status)
+    from kv.sim.runner import describe, run_seeds  # noqa: PLC0415 - brings the whole store
+
+    wishes = _wishes(minutes_each, faults, schedule, nodes)
+    chosen, limit_s = _seeds(seconds, seeds, seed)
+    totals, broken = run_seeds(
+        chosen, wishes, wall=time.monotonic, seconds=limit_s, tell=lambda now: output.note(now.line())
+    )
+    _summarize(totals, as_json)
+    if broken is not None:
+        for line in describe(broken, wishes.replay(broken.seed)):
+            output.note(line)
+        sys.exit(1)
+
+
+def _wishes(
+    minutes_each: float | None, faults: str | None, schedule: Path | None, nodes: int | None
+) -> Wishes:
+    from kv.sim.faults import parse_schedule  # noqa: PLC0415 - brings the whole store
+    from kv.sim.runner import Wishes, parse_mixes  # noqa: PLC0415
+
+    try:
+        text = None if schedule is None else schedule.read_text()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the schedule {schedule}: {error.strerror}") from error
+    return Wishes(
+        nodes=nodes,
+        minutes_each=minutes_each,
+        mixes=None if faults is None else parse_mixes(faults),
+        schedule=None if text is None else tuple(parse_schedule(text)),
+        schedule_file=None if schedule is None else str(schedule),
+    )
+
+
+def _seeds(seconds: float | None, seeds: str | None, seed: int | None) -> tuple[Iterable[int], float | None]:
+    from kv.sim.runner import parse_seeds  # noqa: PLC0415 - brings the whole store
+
+    if seed is not None:
+        if seeds is not None or seconds is not None:
+            raise InvalidArgument("--seed runs one seed: leave out --seeds and --seconds")
+        return [seed], None
+    if seeds is not None:
+        return parse_seeds(seeds), seconds
+    first = secrets.randbits(SEED_BITS)
+    return itertools.count(first), SECONDS_DEFAULT if seconds is None else seconds
+
+
+def _summarize(totals: Totals, as_json: bool) -> None:
+    if as_json:
+        output.record(totals.fields())
+        return
+    output.line(totals.line())
+    faults = ", ".join(f"{name} {count}" for name, count in sorted(totals.faults.items()))
+    output.line(f"faults: {faults or 'none'}")
+    output.line(
+        f"{totals.writes} writes acknowledged, {totals.unknown} of unknown outcome, {totals.elections} elections, "
+        f"{totals.snapshots} snapshots installed, {totals.checkpoints} checkpoints compared"
+    )

@@ -1,0 +1,132 @@
+"""An asyncio event loop in virtual time: when nothing is ready, time jumps to the next timer.
+
+It has no sockets, threads or signals, so a run depends on what its callbacks do and on
+nothing else. Two timers for the same moment fire in the order in which they were set.
+
+Scheduling is its own, leaner than asyncio's: it is most of what a simulation does besides the
+production code. Contexts are honoured where a caller gives one, which tasks and futures do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from heapq import heappop, heappush
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Stuck(Exception):
+    """Nothing is ready and no timer is set, but the run has not ended."""
+
+
+class Timer:
+    """What `call_soon` and `call_at` return: as much of `asyncio.TimerHandle` as is used."""
+
+    __slots__ = ("_args", "_callback", "_context", "_when")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[object, ...], context: Context | None, when: float
+    ) -> None:
+        self._callback: Callable[..., object] | None = callback
+        self._args, self._context, self._when = args, context, when
+
+    def cancel(self) -> None:
+        """Do not call any more."""
+        self._callback, self._args = None, ()
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled (or has run)."""
+        return self._callback is None
+
+    def when(self) -> float:
+        """The time for which it is set."""
+        return self._when
+
+    def run(self) -> None:
+        """Call, unless cancelled."""
+        callback = self._callback
+        if callback is None:
+            return
+        if self._context is None:
+            callback(*self._args)
+        else:
+            self._context.run(callback, *self._args)
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Runs coroutines and callbacks in virtual time; seconds, from 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._order = 0
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._soon: deque[Timer] = deque()
+        self.failures: list[dict[str, Any]] = []
+        self.set_exception_handler(lambda _, context: self.failures.append(context))
+
+    def time(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Timer:
+        """Run the callback after what is ready now."""
+        timer = Timer(callback, args, context, self._now)
+        self._soon.append(timer)
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Timer:
+        """Run the callback after a delay in virtual seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Timer:
+        """Run the callback at a time; ties in the order of the calls."""
+        self._order += 1
+        timer = Timer(callback, args, context, when)
+        heappush(self._timers, (when, self._order, timer))
+        return timer
+
+    def run_in_executor(self, _executor: object, func: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        """Runs the function at once: a thread would run at a time that no seed knows."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever awaits
+            future.set_exception(error)
+        return future
+
+    def _run_once(self) -> None:
+        """One callback, or a step of the clock. The base class calls this until the loop is stopped."""
+        soon = self._soon
+        if not soon:
+            timers = self._timers
+            while timers and timers[0][2].cancelled():
+                heappop(timers)
+            if not timers:
+                raise Stuck("nothing will ever happen again")
+            when, _, timer = heappop(timers)
+            self._now = max(when, self._now)
+            soon.append(timer)
+        for _ in range(len(soon)):
+            try:
+                soon.popleft().run()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as the base class does
+                self.call_exception_handler({"message": "a callback failed", "exception": error})
+
+    def _process_events(self, event_list: list[object]) -> None:
+        assert not event_list
+
+    def _write_to_self(self) -> None:
+        """No other thread ever wakes this loop."""

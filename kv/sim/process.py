@@ -1,0 +1,171 @@
+"""A simulated process: it can be paused, killed, started again, and its clocks can be wrong.
+
+A `Life` is one incarnation. Everything that a process does goes through its life, so that a
+dead one does nothing any more and a paused one does it later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+from kv.sim.loop import Timer
+
+Then = Callable[[BaseException | None], None]
+
+
+class ProcessDied(BaseException):
+    """The process was killed at this very point. No code of the process may catch it."""
+
+
+class Clock:
+    """A host's clocks against virtual time: how fast they run, how far off the wall clock is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wall_start_ms: int) -> None:
+        self._loop = loop
+        self._rate, self._rate_since, self._base = 1.0, 0.0, 0.0
+        self._wall_ms = wall_start_ms
+
+    def now(self) -> float:
+        """Seconds of the host's steady clock."""
+        return self._base + (self._loop.time() - self._rate_since) * self._rate
+
+    def wall_ms(self) -> int:
+        """Milliseconds of the host's wall clock."""
+        return self._wall_ms + int(self.now() * 1000)
+
+    def virtual(self, delay_s: float) -> float:
+        """How long a delay of the host's clock takes in virtual time."""
+        return delay_s / self._rate
+
+    def run_at(self, rate: float) -> None:
+        """From now on the clock runs at `rate` times real time."""
+        self._base, self._rate_since, self._rate = self.now(), self._loop.time(), rate
+
+    def jump_wall(self, seconds: float) -> None:
+        """The wall clock jumps; the steady clock does not."""
+        self._wall_ms += int(seconds * 1000)
+
+
+class Delay:
+    """A `call_later` that can be cancelled."""
+
+    def __init__(self, timer: asyncio.TimerHandle | Timer) -> None:
+        self._timer = timer
+
+    def cancel(self) -> None:
+        """Do not call any more."""
+        self._timer.cancel()
+
+
+class Life:
+    """One incarnation of a process; implements `kv.raft.engine.Shell` for its engine."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Clock, rng: Random, sync_delay: Callable[[], float]
+    ) -> None:
+        self._loop, self._clock, self._rng, self._sync_delay = loop, clock, rng, sync_delay
+        self.alive = True
+        self._paused = False
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._lanes: dict[str, float] = {}
+        self.in_worker: dict[str, deque[Callable[[], None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.depth = 0
+        """Above 0 while code of this process runs as an event, so that it can be killed there."""
+        self.died: Callable[[], None] = _nothing
+        """Called when a point killed the process."""
+
+    # ------------------------------------------------------------ events
+
+    def enter(self, callback: Callable[[], None]) -> None:
+        """Run an event of this process now, or when it goes on, or never."""
+        if not self.alive:
+            return
+        if self._paused:
+            self._waiting.append(callback)
+            return
+        self.depth += 1
+        try:
+            callback()
+        except ProcessDied:
+            if self.depth > 1:  # what runs around this belongs to the dead process too
+                raise
+            self.died()
+        finally:
+            self.depth -= 1
+
+    def pause(self) -> None:
+        """Stop, as by SIGSTOP."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on, as by SIGCONT: what came meanwhile is taken in at once, in order."""
+        self._paused = False
+        while self._waiting and self.alive and not self._paused:
+            self.enter(self._waiting.popleft())
+
+    @property
+    def paused(self) -> bool:
+        """Whether the process is stopped."""
+        return self._paused
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.alive = False
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def task(self, task: asyncio.Task[None]) -> None:
+        """A task that ends with the process."""
+        self._tasks.append(task)
+
+    # ------------------------------------------------------------ Shell
+
+    def now(self) -> float:
+        """See `Shell`."""
+        return self._clock.now()
+
+    def wall_ms(self) -> int:
+        """The host's wall clock."""
+        return self._clock.wall_ms()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """See `Shell`."""
+        self._loop.call_soon(self.enter, callback)
+
+    def call_later(self, delay_s: float, callback: Callable[..., None], *args: object) -> Delay:
+        """See `Shell`, and the router's `CallLater`."""
+        work: Callable[[], None] = (lambda: callback(*args)) if args else callback
+        return Delay(self._loop.call_later(self._clock.virtual(delay_s), self.enter, work))
+
+    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
+        """See `Shell`: the work takes its time, and is done at the end of it unless a crash comes first."""
+        begin = max(self._lanes.get(lane, 0.0), self._loop.time())
+        self._lanes[lane] = begin + self._sync_delay()
+        self.in_worker.setdefault(lane, deque()).append(work)
+        self._loop.call_at(self._lanes[lane], self._finish, lane, then)
+
+    def _finish(self, lane: str, then: Then) -> None:
+        if not self.alive:
+            return
+        work = self.in_worker[lane].popleft()
+        error: BaseException | None = None
+        self.depth += 1
+        try:
+            work()
+        except ProcessDied:
+            self.died()
+            return
+        except Exception as raised:  # noqa: BLE001 - a worker's error goes to `then`, as a future's does
+            error = raised
+        finally:
+            self.depth -= 1
+        self.enter(lambda: then(error))
+
+
+def _nothing() -> None:
+    """Nobody looks."""

@@ -1,0 +1,99 @@
+"""Durability: whatever was acknowledged survives SIGKILL of every node, whatever was refused never appears.
+
+A killed process loses what it had in memory, not what it gave to the kernel: that unsynced bytes are lost too is
+the simulator's part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import pytest
+
+from kv.cli.cluster_process import LocalCluster
+from kv.client import AsyncClient, Item
+from tests.integration import support
+from tests.integration.workload import Fate, Load, Record
+
+ROUNDS: Final = 20
+LOAD_S: Final = (0.1, 1.0)
+WORKERS: Final = 6
+"""Of each kind."""
+OPERATIONS_BEFORE_KILL: Final = 50
+"""Acknowledged in each round, so that each kill has something to lose."""
+AGAIN_CHANCE: Final = 0.25
+"""Of a second kill while the nodes recover from the first."""
+
+OPTIONS: Final = {
+    # Elections, checkpoints, compaction and new segments happen in every round.
+    "election_min_ms": 400,
+    "election_max_ms": 800,
+    "checkpoint_ops_max": 300,
+    "checkpoint_interval_ms": 500,
+    "log_retain_entries": 100,
+    "segment_bytes": support.SMALL_SEGMENT_BYTES,
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+async def test_acknowledged_writes_survive_kills_of_all_nodes(tmp_path: Path, seed: int) -> None:
+    """After 20 rounds of SIGKILL to all nodes under load each operation has exactly the effect it was told to have."""
+    rng = Random(seed)
+    record = Record()
+    async with (
+        support.running(tmp_path, partitions=4, options=OPTIONS) as cluster,
+        AsyncExitStack() as stack,
+    ):
+        load = await _load(cluster, record, rng, stack)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.run(WORKERS))
+            for number in range(ROUNDS):
+                await _round(cluster, load, rng)
+                print(f"round {number}: {load.acknowledged} acknowledged")  # noqa: T201 - shown on failure
+            load.stop()
+        content = await _content(cluster)
+        violations = record.violations(content)
+        assert not violations, f"seed {seed}: {len(violations)} violations: {violations[:10]}"
+        await support.equal_content(cluster, range(1, 5))
+        _had_something_to_prove(record, rng)
+
+
+async def _load(cluster: LocalCluster, record: Record, rng: Random, stack: AsyncExitStack) -> Load:
+    clients, stubs = [], []
+    for node in cluster.specs:
+        clients.append(await stack.enter_async_context(AsyncClient.from_url(cluster.url_of(node))))
+        stubs.append(await stack.enter_async_context(support.stub_of(cluster.specs[node].address)))
+    return Load(record, rng, clients, stubs)
+
+
+async def _round(cluster: LocalCluster, load: Load, rng: Random) -> None:
+    """Load the cluster for a moment, kill all nodes in any order at once, and bring them back."""
+    async with asyncio.timeout(support.WAIT_S):
+        await load.progress(OPERATIONS_BEFORE_KILL)
+    await asyncio.sleep(rng.uniform(*LOAD_S))  # the random moment
+    cluster.restart(*rng.sample(sorted(cluster.specs), 3))
+    if rng.random() < AGAIN_CHANCE:
+        await asyncio.sleep(rng.uniform(*LOAD_S))
+        cluster.restart()
+
+
+async def _content(cluster: LocalCluster) -> dict[bytes, Item]:
+    await cluster.wait_ready()
+    async with AsyncClient.from_url(cluster.url) as client:
+        return {item.key: item async for item in client.scan(timeout=30)}
+
+
+def _had_something_to_prove(record: Record, rng: Random) -> None:
+    """Assert that the load met each fate: a test of unknown outcomes without any shows nothing."""
+    fates = {fate: record.count(fate) for fate in Fate}
+    print(fates, f"{len(record.never)} conditions refused")  # noqa: T201 - shown on failure
+    assert fates[Fate.ACKNOWLEDGED] > ROUNDS * OPERATIONS_BEFORE_KILL
+    assert fates[Fate.UNKNOWN] > 0
+    assert len(record.never) > 0
+    refused = [fate for tokens in record.lists.values() for fate in tokens.values() if fate is Fate.REFUSED]
+    assert refused, "no compare-and-set met a conflict"
