@@ -8,6 +8,7 @@ so that what it runs is this very composition.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -23,6 +24,7 @@ from kv.errors import Unavailable
 from kv.ids import META_GROUP, GroupId, NodeId
 from kv.partition.partition import Replica
 from kv.partition.store import ContentHash, ReplicaCorrupt, Store
+from kv.raft.api import BOOTSTRAP_INDEX
 from kv.raft.engine import Engine, Links, Shell
 from kv.raft.files import Files
 from kv.raft.group import Group
@@ -82,7 +84,9 @@ class Assembly:
             config=config.raft,
             metrics=self.metrics,
             fatal=fatal,
+            maintained=self._count,
         )
+        self._counted: Counter[str] = Counter()
         self.forwarder = forwarder
         self.router = Router(self, RouterConfig.of(config), call_later)
 
@@ -145,6 +149,7 @@ class Assembly:
             now=self._shell.now(),
             rules=self._rules,
         )
+        self._counted["commits"] += group.commit_index - BOOTSTRAP_INDEX  # of an earlier process
         self.replicas[group_id] = replica
         self.engine.add(group)
 
@@ -209,6 +214,7 @@ class Assembly:
             log_bytes=self.wal.bytes_on_disk,
             log_segments=len(self.wal.segments),
             disk_full=self.engine.disk_full or any(r.store_full for r in self.replicas.values()),
+            http_address=self.config.http_listen or "",
         )
 
     def content_hash(self, partition: GroupId) -> Awaitable[cluster_pb2.GetContentHashResponse]:
@@ -221,6 +227,27 @@ class Assembly:
     async def _hash(self, hasher: Callable[[], ContentHash]) -> cluster_pb2.GetContentHashResponse:
         content = await asyncio.get_running_loop().run_in_executor(None, hasher)
         return cluster_pb2.GetContentHashResponse(index=content.index, hash=content.hash, keys=content.keys)
+
+    def _count(self) -> None:
+        """Brings the metrics up to what replicas and groups counted since the last time."""
+        groups, replicas = self.engine.groups.values(), self.replicas.values()
+        now = Counter(
+            commits=sum(group.commit_index - BOOTSTRAP_INDEX for group in groups),
+            applied=sum(replica.operations_applied for replica in replicas),
+            elections=sum(group.campaign.elections for group in groups),
+            sent=sum(group.transfers.sent for group in groups),
+            installed=sum(group.snapshots_installed for group in groups),
+            checkpoints=sum(replica.checkpoints_made for replica in replicas),
+        )
+        new = now - self._counted
+        self._counted = now
+        metrics = self.metrics
+        metrics.commits.inc(new["commits"])
+        metrics.applied_ops.inc(new["applied"])
+        metrics.elections.inc(new["elections"])
+        metrics.snapshots.labels("out").inc(new["sent"])
+        metrics.snapshots.labels("in").inc(new["installed"])
+        metrics.checkpoints.inc(new["checkpoints"])
 
     def unready_reason(self) -> str | None:
         """Why this node cannot serve now; None if it can."""

@@ -79,8 +79,6 @@ class Metrics:
     """Snapshots by `direction`: in (installed) or out (sent)."""
     checkpoints: Counter
     """Checkpoints written."""
-    checkpoint_seconds: Histogram
-    """Duration of one checkpoint."""
 
     @classmethod
     def create(cls) -> Self:
@@ -111,7 +109,6 @@ class Metrics:
             elections=counter("elections", "Elections that this node started."),
             snapshots=counter("snapshots", "Snapshots.", "direction"),
             checkpoints=counter("checkpoints", "Checkpoints written."),
-            checkpoint_seconds=histogram("checkpoint_seconds", "Duration of one checkpoint."),
         )
 
     def exposition(self) -> bytes:

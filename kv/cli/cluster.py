@@ -121,8 +121,9 @@ def node_rows(view: ClusterView) -> list[Row]:
     assert view.cluster_map is not None
     rows: list[Row] = []
     for node in view.cluster_map.nodes:
-        head = (node.id, node.address, node.http_address or "-")
         found = view.statuses.get(node.id)
+        http = node.http_address if found is None else found.http_address
+        head = (node.id, node.address, http or "-")
         if found is None:
             rows.append((*head, "silent", "-", "-", "-", "-", "-"))
             continue

@@ -59,7 +59,7 @@ class ReplicaCorrupt(StoreError):
     def __init__(self, directory: Path, detail: str) -> None:
         super().__init__(
             f"the replica in {directory} cannot be used: {detail}. Move the data directory of this node away "
-            "and let the node rejoin with a fresh replica"
+            "and rejoin the node as the README says under 'A lost disk'"
         )
 
 

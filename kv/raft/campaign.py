@@ -25,6 +25,7 @@ class Campaign:
         config = group.config
         self._group = group
         self._votes = VoteBox()
+        self.elections = 0
         self.timer = Elections(
             group.me, group.quorum, config.election_min_s, config.election_max_s, rng, group.now
         )
@@ -99,5 +100,6 @@ class Campaign:
             self._group.post(peer, term=term, pre_vote=ask)
 
     def _elect(self) -> None:
+        self.elections += 1
         self.timer.arm(self._group.now)
         self._group.core.elect(self._group.now)

@@ -72,11 +72,14 @@ class Engine:
         config: RaftConfig,
         metrics: Metrics,
         fatal: Callable[[BaseException], None],
+        maintained: Callable[[], None] = lambda: None,
     ) -> None:
+        """`maintained` is called each `MAINTENANCE_S`, for whoever keeps count of what the groups did."""
         self.wal, self.config = wal, config
         self.groups: dict[int, Group] = {}
         self.disk_full = False
         self._links, self._shell, self._metrics, self._fatal = links, shell, metrics, fatal
+        self._maintained = maintained
         self._messages_in = metrics.raft_messages.labels("in")
         self._messages_out = metrics.raft_messages.labels("out")
         self._connected: set[str] = set()
@@ -289,6 +292,7 @@ class Engine:
         self._dirty.update(dict.fromkeys(self.groups.values()))
         leads = sum(group.is_leader for group in self.groups.values())
         self._metrics.leader_groups.set(leads)
+        self._maintained()
         if self._compaction is None and not self.disk_full:
             self._compaction = self.wal.plan_compaction()
             self._advance_compaction()

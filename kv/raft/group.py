@@ -77,7 +77,7 @@ class Group:
         self.outbox = Outbox(APPEND_BYTES_MAX)
         self.failure: str | None = None
         self.entry_bytes_max = config.entry_bytes_max
-        self.elections_won = self.snapshots_installed = 0
+        self.snapshots_installed = 0
         self.host, self.now = host, now
         self._reads = ReadIndexQueue(self.quorum)
         self.connected: set[str] = set()
@@ -427,7 +427,6 @@ class Group:
         was_leader, old_term = self._led
         self._led = state
         if state[0] and not was_leader:
-            self.elections_won += 1
             self.log.info("leads", term=state[1])
         if was_leader and state != (True, old_term):
             self._lost_leadership()

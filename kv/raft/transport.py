@@ -290,7 +290,7 @@ class PeerLinks:
         if not self._identities.known(peer, hello.incarnation):
             raise Refused(
                 f"{peer!r} has another data directory than the one it is known by: it lost its log and may"
-                " not vote with it; bring its directory back, or let it join under a new node id"
+                " not vote with it; bring its directory back, or rejoin it as the README says under 'A lost disk'"
             )
 
     async def _carry(self, lane: Lane, stream: Stream, frame_type: Callable[..., Frame]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 CORRUPTION_WAY_OUT = (
     "this replica's log cannot be trusted: stop the node, move its data directory away, "
-    "and let it rejoin as a fresh replica, which the others will fill"
+    "and rejoin it as the README says under 'A lost disk'; the others will fill it"
 )
 
 

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13kv/v1/cluster.proto\x12\x05kv.v1\"G\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0chttp_address\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\"^\n\tPartition\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\nhash_start\x18\x02 \x01(\x04\x12\x10\n\x08hash_end\x18\x03 \x01(\x04\x12\x10\n\x08replicas\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x8a\x01\n\nClusterMap\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x1a\n\x05nodes\x18\x03 \x03(\x0b\x32\x0b.kv.v1.Node\x12$\n\npartitions\x18\x04 \x03(\x0b\x32\x10.kv.v1.Partition\x12\x1a\n\x12replication_factor\x18\x05 \x01(\r\"\x0f\n\rGetMapRequest\"0\n\x0eGetMapResponse\x12\x1e\n\x03map\x18\x01 \x01(\x0b\x32\x11.kv.v1.ClusterMap\"\x12\n\x10GetStatusRequest\"\xa9\x02\n\rReplicaStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.kv.v1.ReplicaRole\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x08 \x01(\x04\x12\x12\n\nlast_index\x18\t \x01(\x04\x12\x15\n\rdurable_index\x18\n \x01(\x04\x12\x18\n\x10\x63heckpoint_index\x18\x0b \x01(\x04\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12\x0c\n\x04keys\x18\r \x01(\x04\x12\x10\n\x08sessions\x18\x0e \x01(\x04\"\xdd\x01\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x11\n\tmap_epoch\x18\x04 \x01(\x04\x12\x11\n\tuptime_ms\x18\x05 \x01(\x04\x12&\n\x08replicas\x18\x06 \x03(\x0b\x32\x14.kv.v1.ReplicaStatus\x12\x17\n\x0f\x63onnected_peers\x18\x07 \x03(\t\x12\x11\n\tlog_bytes\x18\x08 \x01(\x04\x12\x14\n\x0clog_segments\x18\t \x01(\r\x12\x11\n\tdisk_full\x18\n \x01(\x08\"6\n\x11GetStatusResponse\x12!\n\x06status\x18\x01 \x01(\x0b\x32\x11.kv.v1.NodeStatus\"*\n\x15GetContentHashRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\"C\n\x16GetContentHashResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x0c\n\x04keys\x18\x03 \x01(\x04*\x95\x01\n\x0bReplicaRole\x12\x1c\n\x18REPLICA_ROLE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_ROLE_FOLLOWER\x10\x01\x12\x1a\n\x16REPLICA_ROLE_CANDIDATE\x10\x02\x12\x17\n\x13REPLICA_ROLE_LEADER\x10\x03\x12\x18\n\x14REPLICA_ROLE_STOPPED\x10\x04\x32\xd6\x01\n\x0e\x43lusterService\x12\x35\n\x06GetMap\x12\x14.kv.v1.GetMapRequest\x1a\x15.kv.v1.GetMapResponse\x12>\n\tGetStatus\x12\x17.kv.v1.GetStatusRequest\x1a\x18.kv.v1.GetStatusResponse\x12M\n\x0eGetContentHash\x12\x1c.kv.v1.GetContentHashRequest\x1a\x1d.kv.v1.GetContentHashResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13kv/v1/cluster.proto\x12\x05kv.v1\"G\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0chttp_address\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\"^\n\tPartition\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\nhash_start\x18\x02 \x01(\x04\x12\x10\n\x08hash_end\x18\x03 \x01(\x04\x12\x10\n\x08replicas\x18\x04 \x03(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x8a\x01\n\nClusterMap\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x1a\n\x05nodes\x18\x03 \x03(\x0b\x32\x0b.kv.v1.Node\x12$\n\npartitions\x18\x04 \x03(\x0b\x32\x10.kv.v1.Partition\x12\x1a\n\x12replication_factor\x18\x05 \x01(\r\"\x0f\n\rGetMapRequest\"0\n\x0eGetMapResponse\x12\x1e\n\x03map\x18\x01 \x01(\x0b\x32\x11.kv.v1.ClusterMap\"\x12\n\x10GetStatusRequest\"\xa9\x02\n\rReplicaStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.kv.v1.ReplicaRole\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x08 \x01(\x04\x12\x12\n\nlast_index\x18\t \x01(\x04\x12\x15\n\rdurable_index\x18\n \x01(\x04\x12\x18\n\x10\x63heckpoint_index\x18\x0b \x01(\x04\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12\x0c\n\x04keys\x18\r \x01(\x04\x12\x10\n\x08sessions\x18\x0e \x01(\x04\"\xf3\x01\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x11\n\tmap_epoch\x18\x04 \x01(\x04\x12\x11\n\tuptime_ms\x18\x05 \x01(\x04\x12&\n\x08replicas\x18\x06 \x03(\x0b\x32\x14.kv.v1.ReplicaStatus\x12\x17\n\x0f\x63onnected_peers\x18\x07 \x03(\t\x12\x11\n\tlog_bytes\x18\x08 \x01(\x04\x12\x14\n\x0clog_segments\x18\t \x01(\r\x12\x11\n\tdisk_full\x18\n \x01(\x08\x12\x14\n\x0chttp_address\x18\x0b \x01(\t\"6\n\x11GetStatusResponse\x12!\n\x06status\x18\x01 \x01(\x0b\x32\x11.kv.v1.NodeStatus\"*\n\x15GetContentHashRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\"C\n\x16GetContentHashResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x0c\n\x04keys\x18\x03 \x01(\x04*\x95\x01\n\x0bReplicaRole\x12\x1c\n\x18REPLICA_ROLE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_ROLE_FOLLOWER\x10\x01\x12\x1a\n\x16REPLICA_ROLE_CANDIDATE\x10\x02\x12\x17\n\x13REPLICA_ROLE_LEADER\x10\x03\x12\x18\n\x14REPLICA_ROLE_STOPPED\x10\x04\x32\xd6\x01\n\x0e\x43lusterService\x12\x35\n\x06GetMap\x12\x14.kv.v1.GetMapRequest\x1a\x15.kv.v1.GetMapResponse\x12>\n\tGetStatus\x12\x17.kv.v1.GetStatusRequest\x1a\x18.kv.v1.GetStatusResponse\x12M\n\x0eGetContentHash\x12\x1c.kv.v1.GetContentHashRequest\x1a\x1d.kv.v1.GetContentHashResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kv.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICAROLE']._serialized_start=1121
-  _globals['_REPLICAROLE']._serialized_end=1270
+  _globals['_REPLICAROLE']._serialized_start=1143
+  _globals['_REPLICAROLE']._serialized_end=1292
   _globals['_NODE']._serialized_start=30
   _globals['_NODE']._serialized_end=101
   _globals['_PARTITION']._serialized_start=103
@@ -48,13 +48,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICASTATUS']._serialized_start=428
   _globals['_REPLICASTATUS']._serialized_end=725
   _globals['_NODESTATUS']._serialized_start=728
-  _globals['_NODESTATUS']._serialized_end=949
-  _globals['_GETSTATUSRESPONSE']._serialized_start=951
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1005
-  _globals['_GETCONTENTHASHREQUEST']._serialized_start=1007
-  _globals['_GETCONTENTHASHREQUEST']._serialized_end=1049
-  _globals['_GETCONTENTHASHRESPONSE']._serialized_start=1051
-  _globals['_GETCONTENTHASHRESPONSE']._serialized_end=1118
-  _globals['_CLUSTERSERVICE']._serialized_start=1273
-  _globals['_CLUSTERSERVICE']._serialized_end=1487
+  _globals['_NODESTATUS']._serialized_end=971
+  _globals['_GETSTATUSRESPONSE']._serialized_start=973
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1027
+  _globals['_GETCONTENTHASHREQUEST']._serialized_start=1029
+  _globals['_GETCONTENTHASHREQUEST']._serialized_end=1071
+  _globals['_GETCONTENTHASHRESPONSE']._serialized_start=1073
+  _globals['_GETCONTENTHASHRESPONSE']._serialized_end=1140
+  _globals['_CLUSTERSERVICE']._serialized_start=1295
+  _globals['_CLUSTERSERVICE']._serialized_end=1509
 # @@protoc_insertion_point(module_scope)

@@ -271,6 +271,7 @@ class NodeStatus(_message.Message):
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     LOG_SEGMENTS_FIELD_NUMBER: _builtins.int
     DISK_FULL_FIELD_NUMBER: _builtins.int
+    HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.str
     cluster: _builtins.str
@@ -282,6 +283,8 @@ class NodeStatus(_message.Message):
     """The log cannot be written for want of space: the node leads nothing and
     acknowledges nothing until there is room.
     """
+    http_address: _builtins.str
+    """host:port where this node serves HTTP; empty if it does not."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]: ...
     @_builtins.property
@@ -301,10 +304,11 @@ class NodeStatus(_message.Message):
         log_bytes: _builtins.int = ...,
         log_segments: _builtins.int = ...,
         disk_full: _builtins.bool = ...,
+        http_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "connected_peers", b"connected_peers", "disk_full", b"disk_full", "id", b"id", "log_bytes", b"log_bytes", "log_segments", b"log_segments", "map_epoch", b"map_epoch", "replicas", b"replicas", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "connected_peers", b"connected_peers", "disk_full", b"disk_full", "http_address", b"http_address", "id", b"id", "log_bytes", b"log_bytes", "log_segments", b"log_segments", "map_epoch", b"map_epoch", "replicas", b"replicas", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

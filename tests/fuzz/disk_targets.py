@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from struct import Struct
 
 from kv.config import load_config
@@ -36,6 +37,8 @@ from kv.raft.wal_format import (
     segment_name,
 )
 from kv.sim.disk import MemoryFile, MemoryFiles
+from kv.sim.faults import format_schedule, parse_schedule
+from kv.sim.schedule import Plan, generate
 from tests.fuzz.engine import Check, Target, plain
 from tests.fuzz.mutate import Field, mutate_bytes, mutate_message, mutate_text, parse, serialize
 from tests.raft.wal_tools import SALT, GroupState, add, compact, flush, open_wal, states
@@ -408,6 +411,22 @@ def _config_seeds() -> list[bytes]:
     ]
 
 
+def _check_schedule(data: bytes) -> str:
+    try:
+        faults = parse_schedule(data.decode("utf-8", errors="surrogateescape"))
+    except InvalidArgument as refusal:
+        return "refused: " + refusal.message.partition(": ")[2][:12]
+    written = format_schedule(faults)  # times to the millisecond
+    assert format_schedule(parse_schedule(written)) == written, "a schedule that is written reads back"
+    return f"schedule of {min(len({fault.kind for fault in faults}), 6)} kinds"
+
+
+def _schedule_seeds() -> list[bytes]:
+    plan = Plan(nodes=("n1", "n2", "n3"), clients=("c1",), partitions=2, flips_max=1)
+    drawn = [format_schedule(generate(Random(seed), plan, 60.0)).encode() for seed in range(6)]
+    return [*drawn, b"# a comment\n\n3.5 cut n1>n2\n4 heal *\n", b""]
+
+
 TARGETS = (
     Target("wal-frames", "bytes of a segment scan to frames that encode to the same bytes", _frame_seeds,
            plain(_check_frames), mutate_bytes),
@@ -424,4 +443,5 @@ TARGETS = (
     Target("identity", "files of a data directory are refused or understood", _identity_seeds, _make_identity,
            mutate_text),
     Target("config", "a configuration file is refused or understood", _config_seeds, _make_config, mutate_text),
+    Target("schedule", "a fault schedule is refused or reads back", _schedule_seeds, plain(_check_schedule), mutate_text),
 )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 from kv.cli.cluster_process import LocalCluster
 from kv.ids import META_GROUP
+from tests.integration.support import until
 
 
 def http(cluster: LocalCluster, node: str) -> httpx.Client:
@@ -67,6 +68,35 @@ def test_health_and_metrics(cluster: LocalCluster) -> None:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").json() == {"status": "ready"}
         assert "kv_" in client.get("/metrics").text
+
+
+async def test_metrics_count_the_work(cluster: LocalCluster) -> None:
+    """What a node commits, applies and syncs shows in its metrics within a maintenance period or two."""
+    names = ("kv_commits_total", "kv_applied_ops_total", "kv_elections_total", "kv_wal_syncs_total")
+
+    def totals() -> dict[str, float]:
+        summed = dict.fromkeys(names, 0.0)
+        for node in cluster.specs:
+            with http(cluster, node) as client:
+                for line in client.get("/metrics").text.splitlines():
+                    name, _, value = line.partition(" ")
+                    if name in summed:
+                        summed[name] += float(value)
+        return summed
+
+    before = totals()
+    with http(cluster, "n1") as client:
+        for number in range(10):
+            client.post("/put", json={"key": f"m{number}", "value": "v"}).raise_for_status()
+
+    async def grown() -> dict[str, float] | None:
+        after = totals()
+        return after if after["kv_applied_ops_total"] >= before["kv_applied_ops_total"] + 30 else None
+
+    after = await until("the metrics of ten puts on three replicas", grown)
+    assert after["kv_commits_total"] >= before["kv_commits_total"] + 30
+    assert after["kv_wal_syncs_total"] > before["kv_wal_syncs_total"]
+    assert after["kv_elections_total"] > 0
 
 
 async def test_a_node_without_a_quorum_says_so(tmp_path: Path) -> None:
