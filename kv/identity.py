@@ -74,7 +74,12 @@ class DataDirectory:
                 )
 
     def known(self, peer: str, incarnation: int) -> bool:
-        """Whether `incarnation` is the one by which the peer is known; the first one is remembered durably."""
+        """Whether `incarnation` is the one by which the peer is known; the first one is remembered durably.
+
+        0 is none: it is what a Hello without an incarnation says.
+        """
+        if incarnation == 0:
+            return False
         if peer not in self._peers:
             peers = {**self._peers, peer: incarnation}
             write_durably(self.path / PEERS_FILE, json.dumps(peers).encode())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kv.client import AsyncClient
-from kv.errors import KVError
+from kv.errors import KVError, UnknownOutcome
 from kv.partition.store import Store
 from kv.sim.inside import inside
 from kv.sim.node import SimNode
@@ -67,7 +67,7 @@ class Convergence:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._bound_s
         try:
-            await asyncio.gather(*(self._probe(tag) for tag in range(2 * self._partitions)))
+            await asyncio.gather(*(self._probe(tag, deadline) for tag in range(2 * self._partitions)))
         except KVError as error:
             self._fail("progress", f"no write within {self._bound_s} s of the calm: {error!r}", [])
             return
@@ -82,9 +82,18 @@ class Convergence:
         self.reached += 1
         self._trace.note("", "converged")
 
-    async def _probe(self, tag: int) -> None:
-        self._probes += 1
-        await self._client.put(b"{t%d}probe" % tag, b"probe-%d" % self._probes, timeout=self._bound_s)
+    async def _probe(self, tag: int, deadline: float) -> None:
+        """Write until a write is acknowledged: an unknown outcome (an expired session) is honest, but no proof."""
+        while True:
+            self._probes += 1
+            left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+            try:
+                await self._client.put(b"{t%d}probe" % tag, b"probe-%d" % self._probes, timeout=left)
+            except UnknownOutcome:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            else:
+                return
 
     def _behind(self, target: dict[int, int]) -> tuple[str, str] | None:
         for node in self._nodes:
@@ -128,6 +137,12 @@ class Convergence:
                     )
                     return
                 self._ledger.compare_content(node, number, store, last)
+                sessions, expected = replica.status().sessions, self._ledger.models[number].sessions
+                if sessions != expected:
+                    text = (
+                        f"group {number} at {last}: {node.name} has {sessions} sessions, the model {expected}"
+                    )
+                    self._fail("equal-content", text, [node.name])
                 found = replica.content_hasher()()
                 first = hashes.setdefault(number, (found.index, found.hash, node.name))
                 if (found.index, found.hash) != first[:2]:

@@ -326,9 +326,13 @@ def replied_when_proposed(_: SimNode, group: Group) -> None:
                 version = 1 if record is None else decode_record(record)[2] + 1
                 response.results.add().put.CopyFrom(kv_pb2.PutResult(revision=index, version=version))
             request.reply(response.SerializeToString())
-            vars(type(request))["reply"].__set__(request, lambda _: None)
+            request.reply = _nobody
 
     _replace(proposals, "add", guess)
+
+
+def _nobody(_: bytes | KVError) -> None:
+    """The answer was given already."""
 
 
 def _only_puts(batch: Any) -> bool:  # noqa: ANN401 - a decoded batch
@@ -394,16 +398,20 @@ def _as_definite(outcome: bytes | KVError) -> bytes | KVError:
 
 @contextmanager
 def client_lost_is_definite() -> Iterator[None]:
-    """A client that loses its connection takes its requests for not sent."""
-    end = vars(SimStream)["_end"]
+    """A client that loses its connection takes all that was under way for not sent."""
+    send, end = vars(SimStream)["send"], vars(SimStream)["_end"]
 
-    def ended(stream: SimStream, unsent: object) -> None:
-        on_closed = inside(stream, "_on_closed")
-        vars(stream)["_on_closed"] = lambda _, left: on_closed(Unavailable("refused"), left)
-        end(stream, unsent)
+    def sent(stream: SimStream, request_id: int, raw: bytes) -> None:
+        vars(stream).setdefault("all", []).append(request_id)
+        send(stream, request_id, raw)
 
+    def ended(stream: SimStream, _: object) -> None:
+        end(stream, tuple(vars(stream).get("all", ())))
+
+    type.__setattr__(SimStream, "send", sent)
     type.__setattr__(SimStream, "_end", ended)
     try:
         yield
     finally:
+        type.__setattr__(SimStream, "send", send)
         type.__setattr__(SimStream, "_end", end)

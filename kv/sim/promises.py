@@ -128,6 +128,27 @@ class Promises:
             text = f"{begun.client} read {item} of {key!r} in a transaction at {revision}, it was {moments}"
             self._fail("linearizable", text, proof)
 
+    def scanned(self, begun: Begun, prefix: bytes, items: Sequence[Item]) -> None:
+        """A linearizable scan ended: each partition was read at moments between its begin and its end."""
+        self.reads += 1
+        found = {item.key: item for item in items}
+        if len(found) != len(items) or [item.key for item in items] != sorted(found):
+            self._ledger.fail("linearizable", f"{begun.client}: a scan is not in order: {list(found)}", [])
+        for partition, model in self._ledger.models.items():
+            for key in model.history:
+                if key.startswith(prefix):
+                    moments = model.between(key, begun.floors.get(partition, 0), model.index)
+                    self._check_scanned(begun, key, found.get(key), moments)
+
+    def _check_scanned(self, begun: Begun, key: bytes, item: Item | None, moments: Sequence[Version]) -> None:
+        if item is None:
+            good = any(moment.value is None for moment in moments)
+        else:
+            good = any(_shows(item, moment) for moment in moments)
+        if not good:
+            text = f"{begun.client}: a scan found {item} as {key!r}, meanwhile it was {moments}"
+            self._ledger.fail("linearizable", text, [])
+
     def failed(self, begun: Begun, values: Sequence[bytes], error: KVError) -> None:
         """A write of these unique values failed."""
         if not error.definite:

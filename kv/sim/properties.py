@@ -40,6 +40,7 @@ PROPERTIES: Final = {
     "no-replica-stops": "no replica or process stops itself without an injected cause",
     "damage-is-refused": "a node never serves from a damaged log",
     "progress": "after the faults end, every partition accepts writes and all replicas converge",
+    "undisturbed-leader": "a member that was cut off does not depose a working leader when it returns",
     "bounds": "queues, caches, sessions and logs stay within their limits",
     "no-stray-error": "no callback or task ends with an unexpected error",
 }
@@ -106,13 +107,12 @@ class Ledger:
         self,
         fail: Fail,
         nodes: Callable[[], Sequence[Watched]],
-        members: int,
         session_ttl_ms: int,
         sessions_max: int,
         committed: Callable[[int, int, bytes], None],
     ) -> None:
         """`committed` is told of each new entry: group, index, data."""
-        self.fail, self._nodes, self._quorum = fail, nodes, members // 2 + 1
+        self.fail, self._nodes = fail, nodes
         self._session_ttl_ms, self._sessions_max, self._told = session_ttl_ms, sessions_max, committed
         self.logs: dict[int, Committed] = {}
         self.models: dict[int, Model] = {}
@@ -266,7 +266,7 @@ class Ledger:
         holders = [
             other.name for other in self._nodes() if _holds_durably(other.journals.get(number), index, term)
         ]
-        if len(holders) < self._quorum:
+        if len(holders) < len(group.members) // 2 + 1:
             text = f"group {number}: {node.name} applies {index} of term {term}, which is durable on {holders} only"
             self.fail("durable-quorum", text, [node.name])
         log.entries.append((term, data))

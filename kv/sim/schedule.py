@@ -64,7 +64,7 @@ class _Spell:
 
     def link(self) -> str:
         hosts = list(self.plan.nodes)
-        if self.plan.clients and self.rng.random() < 0.15:
+        if self.plan.clients and (len(hosts) == 1 or self.rng.random() < 0.15):
             one, other = self.rng.choice(self.plan.clients), self.rng.choice(hosts)
         else:
             one, other = self.rng.sample(hosts, 2)
@@ -110,7 +110,8 @@ def _split(spell: _Spell, at: float) -> None:
         # a bridge: the one that is named nowhere reaches both sides
         lambda: f"{','.join(nodes[: len(nodes) // 2])}/{','.join(nodes[len(nodes) // 2 + 1 :])}",
     ]
-    spell.add(at, "partition", spell.rng.choice(shapes)())
+    usable = shapes if len(nodes) > 2 else shapes[:2]
+    spell.add(at, "partition", spell.rng.choice(usable)())
     spell.add(spell.lasts(at), "heal", "*")
 
 
@@ -180,7 +181,10 @@ def _crash_all(spell: _Spell, at: float) -> None:
 
 def _crash_at(spell: _Spell, at: float) -> None:
     point, count = spell.rng.choice(POINTS), str(spell.rng.choice((1, 1, 2, 5, 20)))
-    spell.add(at, "crash_at", spell.node(), point=point, count=count, power=_power(spell))
+    where = spell.node()
+    if point.startswith("in_") or point.endswith("install"):  # rarely reached: whoever comes there first
+        where, count = "*", "1"
+    spell.add(at, "crash_at", where, point=point, count=count, power=_power(spell))
     spell.add(spell.lasts(at), "start", "*")
 
 

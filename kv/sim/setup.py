@@ -72,7 +72,7 @@ def draw_setup(rng: Random) -> Setup:
     return Setup(
         scale=scale,
         duration_s=DURATION_S * scale,
-        nodes=rng.choice((3, 3, 3, 5)),
+        nodes=rng.choice((3, 3, 3, 3, 3, 3, 5, 5, 1, 2)),
         lossy=rng.random() < 0.4,
         mixes=tuple(mixes),
         pace=Pace(think_mean_s=rng.choice((0.2, 0.5, 0.5, 1.0)) * scale, tasks=rng.choice((1, 2, 2))),

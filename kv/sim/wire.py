@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from kv.client.transport import OnClosed, OnReply
@@ -20,12 +21,15 @@ from kv.router.forward import ForwardLink
 from kv.router.forward_server import ForwardInbox
 from kv.router.limits import RouterConfig
 from kv.router.pipeline import Pipeline
+from kv.router.scan import Scan
 from kv.router.streams import write_all
 from kv.sim.network import Connection, Host, Network
 from kv.sim.process import Life
 from kv.v1 import cluster_pb2, kv_pb2
 
 RECONNECT_S = 0.1
+CUT_LOOK_S = 0.1
+"""How often a page that is held by a cut looks whether it can go on."""
 
 
 class Node(Host, Protocol):
@@ -290,11 +294,23 @@ class SimTransport:
             raise Unavailable(f"{there} is gone")
         return node
 
-    def scan(
+    async def scan(
         self, address: str, request: kv_pb2.ScanRequest, timeout_s: float
     ) -> AsyncGenerator[kv_pb2.ScanResponse, None]:
-        """See `Transport`."""
-        raise NotImplementedError("scans go through the router's own generator, which the world calls")
+        """See `Transport`: each page takes a trip over the network; a scan whose node dies is silent."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        node = await self._reach(address, timeout_s)
+        life = node.life
+        router_deadline = node.router.deadline(timeout_s * 1000)
+        async with aclosing(Scan(node.router, request, lambda: router_deadline).pages()) as pages:
+            async for page in pages:
+                await asyncio.sleep(self._network.delay(node.name, self._me.name))
+                while self._network.is_cut(node.name, self._me.name) and loop.time() < deadline:
+                    await asyncio.sleep(CUT_LOOK_S)
+                if not life.alive:
+                    raise Unavailable(f"{node.name} is gone")
+                yield page
 
     async def close(self) -> None:
         """See `Transport`."""

@@ -65,6 +65,7 @@ class Worker:
             (self._delete, 1),
             (self._txn, 2),
             (self._batch, 2),
+            (self._scan, 1),
         )
         self._weights = [weight for _, weight in self._kinds]
 
@@ -177,6 +178,15 @@ class Worker:
         read = reply.results[0]
         assert read is None or isinstance(read, Item)
         self._promises.read_in_txn(begun, one, read, reply.revision, reply.evidence)
+
+    async def _scan(self) -> None:
+        prefix = self._rng.choice((b"", b"{t", b"{t1"))
+        begun = self._promises.begin(self.name)
+        try:
+            items = [item async for item in self._client.scan(prefix, timeout=self._timeout())]
+        except KVError:
+            return
+        self._promises.scanned(begun, prefix, items)
 
     async def _batch(self) -> None:
         """Writes and reads several keys in one call; each part stands alone."""

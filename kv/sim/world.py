@@ -145,7 +145,6 @@ class World:
         self.ledger = Ledger(
             self.fail,
             lambda: self.nodes,
-            min(3, len(names)),
             config.session_ttl_s * 1000,
             config.sessions_max,
             self._committed,
@@ -190,7 +189,7 @@ class World:
             partitions=self.setup.partitions,
             scale=self.setup.scale,
             mixes=self.setup.mixes,
-            flips_max=1,
+            flips_max=1 if len(names) > 2 else 0,
         )
         return generate(self._schedule_rng, plan, self.setup.duration_s)
 

@@ -12,8 +12,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.engine import INPUT_BYTES_MAX, Finding, Hang, Target, explore, plain, run_one
-from tests.fuzz.mutate import mutate_bytes, mutate_message, mutate_text, parse, serialize
+from tests.fuzz.engine import INPUT_BYTES_MAX, Finding, Hang, Target, explore, plain, run_one, shrink
+from tests.fuzz.mutate import mutate_bytes, mutate_message, mutate_text, parse, serialize, without_one_field
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.watch import watched
 
@@ -106,6 +106,30 @@ def test_a_failure_is_found_once_with_its_input() -> None:
     assert b"\0" in finding.data
     assert isinstance(run_one("fake", check, finding.data), Finding)
     assert finding.data.hex() in finding.told()
+
+
+def test_a_finding_is_made_short() -> None:
+    """What does not matter to a finding is left out of its input, fields of a message too."""
+
+    def check(data: bytes) -> str:
+        assert b"\x7f" not in data, "no such byte was expected"
+        return "fine"
+
+    long = Finding("fake", b"much before \x7f and after", "AssertionError at x", "")
+    found = run_one("fake", check, long.data)
+    assert isinstance(found, Finding)
+    assert shrink(found, check).data == b"\x7f"
+
+    def no_deep_seven(data: bytes) -> str:
+        fields = parse(data)
+        assert fields != parse(bytes.fromhex("0a020807")), "no seven was expected"
+        return "fine"
+
+    fields = bytes.fromhex("0a02080712020801")
+    whole = run_one("fake", no_deep_seven, fields[:4])
+    assert isinstance(whole, Finding)
+    assert shrink(whole, no_deep_seven).data == fields[:4]
+    assert fields[:4] in list(without_one_field(fields))
 
 
 def test_new_outcomes_lead_deeper() -> None:

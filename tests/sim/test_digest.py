@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 from kv.sim.setup import Setup
 from kv.sim.world import World
-report = World(11, setup=Setup(duration_s=60.0, scale=1)).run()
+report = World(11, setup=Setup(duration_s=30.0, scale=1)).run()
 assert report.violation is None, report.violation
 print(report.events, report.commits, report.digest)
 """

@@ -11,7 +11,8 @@ from kv.sim.loop import Stuck, VirtualLoop
 
 def test_time_jumps_to_the_next_timer_and_ties_keep_their_order() -> None:
     """Sleeping costs no time but moves the clock; timers of one moment fire as they were set."""
-    loop, seen = VirtualLoop(), []
+    loop = VirtualLoop()
+    seen: list[int] = []
     for number in (1, 2, 3):
         loop.call_at(100.0, seen.append, number)
     loop.call_at(50.0, seen.append, 0)
@@ -27,7 +28,8 @@ def test_time_jumps_to_the_next_timer_and_ties_keep_their_order() -> None:
 
 def test_a_cancelled_timer_does_not_fire() -> None:
     """Cancelling works before and after the timer became due."""
-    loop, seen = VirtualLoop(), []
+    loop = VirtualLoop()
+    seen: list[int] = []
     timer = loop.call_later(1.0, seen.append, 1)
     loop.call_later(0.5, timer.cancel)
     loop.run_until_complete(asyncio.sleep(2.0))

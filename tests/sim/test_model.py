@@ -11,11 +11,9 @@ from kv.v1 import kv_pb2
 NOOP = b"\x01"
 
 
-def put(key: bytes, value: bytes, **condition: object) -> kv_pb2.Operation:
-    """A put, with a condition if one is named."""
-    made = kv_pb2.PutOperation(key=key, value=value)
-    if condition:
-        made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
+def put(key: bytes, value: bytes, condition: kv_pb2.Condition | None = None) -> kv_pb2.Operation:
+    """A put."""
+    made = kv_pb2.PutOperation(key=key, value=value, condition=condition)
     return kv_pb2.Operation(put=made)
 
 
@@ -111,10 +109,10 @@ def test_a_transaction_takes_one_list() -> None:
 def test_conditions_are_judged() -> None:
     """A put whose condition does not hold changes nothing."""
     one = model()
-    one.apply(4, entry(put(b"k", b"a", absent=True)))
-    one.apply(5, entry(put(b"k", b"b", absent=True)))
-    one.apply(6, entry(put(b"k", b"c", revision=4)))
-    one.apply(7, entry(put(b"k", b"d", value=b"a")))
+    one.apply(4, entry(put(b"k", b"a", kv_pb2.Condition(absent=True))))
+    one.apply(5, entry(put(b"k", b"b", kv_pb2.Condition(absent=True))))
+    one.apply(6, entry(put(b"k", b"c", kv_pb2.Condition(revision=4))))
+    one.apply(7, entry(put(b"k", b"d", kv_pb2.Condition(value=b"a"))))
     assert one.at(b"k", 7) == Version(6, b"c", 4, 2)
 
 

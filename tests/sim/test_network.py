@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
+
+import pytest
 
 from kv.sim.loop import VirtualLoop
 from kv.sim.network import KEEPALIVE_S, Conditions, Connection, Network
@@ -25,9 +27,9 @@ class End:
 class Pair:
     """Two hosts with a connection, and what came."""
 
-    def __init__(self, conditions: Conditions | None = None) -> None:
+    def __init__(self) -> None:
         self.loop = VirtualLoop()
-        self.network = Network(self.loop, Random(1), conditions or Conditions(), lambda *_: None)
+        self.network = Network(self.loop, Random(1), Conditions(), lambda *_: None)
         self.a, self.b = End("a"), End("b")
         self.got: list[bytes] = []
         self.closed: list[float] = []
@@ -47,18 +49,25 @@ class Pair:
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
 
-def test_a_connection_keeps_the_order() -> None:
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A connected pair."""
+    made = Pair()
+    yield made
+    made.loop.close()
+
+
+def test_a_connection_keeps_the_order(pair: Pair) -> None:
     """Messages arrive in the order in which they were sent, whatever the delays."""
-    pair = Pair(Conditions(long_delay=0.5))
+    pair.network.conditions = Conditions(long_delay=0.5)
     for number in range(50):
         pair.connections[0].send(0, b"%d" % number)
     pair.pass_time(20.0)
     assert pair.got == [b"%d" % number for number in range(50)]
 
 
-def test_a_short_cut_delays_and_a_long_one_resets() -> None:
+def test_a_short_cut_delays_and_a_long_one_resets(pair: Pair) -> None:
     """What is sent over a cut link arrives after it heals, unless the keepalive ended the connection."""
-    pair = Pair()
     pair.network.cut("a", "b")
     pair.connections[0].send(0, b"held")
     pair.pass_time(KEEPALIVE_S / 2)
@@ -75,9 +84,8 @@ def test_a_short_cut_delays_and_a_long_one_resets() -> None:
     assert len(pair.closed) == 1
 
 
-def test_a_reset_loses_what_is_in_flight() -> None:
+def test_a_reset_loses_what_is_in_flight(pair: Pair) -> None:
     """A message that has not arrived when the connection is reset never does."""
-    pair = Pair()
     pair.connections[0].send(0, b"in flight")
     pair.network.reset("b", "a")
     pair.pass_time(1.0)
@@ -85,9 +93,8 @@ def test_a_reset_loses_what_is_in_flight() -> None:
     assert len(pair.closed) == 1
 
 
-def test_nobody_answers_a_dial_over_a_cut_link() -> None:
+def test_nobody_answers_a_dial_over_a_cut_link(pair: Pair) -> None:
     """Connecting needs both ways."""
-    pair = Pair()
     pair.network.cut("b", "a")
     pair.network.connect("test", pair.a, pair.b, pair._opened, pair._refused)
     pair.pass_time(2.0)
@@ -95,9 +102,9 @@ def test_nobody_answers_a_dial_over_a_cut_link() -> None:
     assert pair.closed == [-1.0]
 
 
-def test_datagrams_are_lost_doubled_and_overtaken() -> None:
+def test_datagrams_are_lost_doubled_and_overtaken(pair: Pair) -> None:
     """Each of the three happens with its probability."""
-    pair = Pair(Conditions(loss=0.2, duplication=0.2))
+    pair.network.conditions = Conditions(loss=0.2, duplication=0.2)
     got: list[bytes] = []
     sent = [b"%d" % number for number in range(300)]
     for message in sent:

@@ -121,8 +121,8 @@ def test_a_slow_disk_does_not_break_the_compaction_of_the_log() -> None:
         "checkpoint_interval_ms": 1000,
         "log_retain_entries": 5,
     }
-    setup = SMALL.but(limits=limits, pace=Pace(think_mean_s=0.05))
-    report = run(5, "4 slow_sync n1 seconds=1.4\n24 slow_sync n1 seconds=0\n24 calm *", setup)
+    setup = SMALL.but(limits=limits, pace=Pace(think_mean_s=0.1))
+    report = run(5, "3 slow_sync n1 seconds=1.4\n14 calm *", setup)
     assert report.violation is None, report.violation
 
 
@@ -148,7 +148,7 @@ def test_a_slow_disk_does_not_break_the_compaction_of_the_log() -> None:
 )
 def test_a_missing_rule_is_noticed(rules: Rules, schedule: str, properties: set[str]) -> None:
     """Without a safety rule a schedule that needs it ends in one of the properties that the rule keeps."""
-    found = [run(seed, schedule, rules=rules).violation for seed in range(1, 6)]
+    found = [run(seed, schedule, rules=rules).violation for seed in range(1, 4)]
     names = {violation.name for violation in found if violation is not None}
     assert names & properties, found
-    assert all(run(seed, schedule).violation is None for seed in range(1, 3))
+    assert all(run(seed, schedule).violation is None for seed in (1,))

@@ -1,0 +1,453 @@
+"""The mutants: builds of the store with one safety rule or one duty left out, by name.
+
+Here live the registry and what each mutant is: what it breaks, which property should notice, and the
+circumstances in which it is hunted. What it does to production objects is in `kv.sim.mutations`,
+the scripts are in `kv.sim.scripted`, the hunt is in `kv.sim.hunt`.
+
+A mutant is a `kv.sim.world.Mutant`. Kinds: `random` (drawn seeds find it), `scripted` (a fixed schedule
+or a scene finds it, because a random search would hardly), `liveness` (nothing wrong is ever
+answered; what is lost is calm or progress).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from kv.errors import InvalidArgument
+from kv.raft.group import Group
+from kv.raft.guard import Rules
+from kv.sim import mutations as do
+from kv.sim import scripted as play
+from kv.sim.node import SimNode
+from kv.sim.scripted import Scene
+from kv.sim.setup import Setup
+from kv.sim.workload import Pace
+from kv.sim.world import World
+
+Kind = Literal["random", "scripted", "liveness"]
+Watch = Callable[[], Callable[[World], None]]
+"""Makes, for one run, what looks at the world each simulated second."""
+
+KIB: Final = 1024
+
+
+def _leave(_: SimNode) -> None:
+    """Nothing is wrong with the process."""
+
+
+def _leave_group(_: SimNode, __: Group) -> None:
+    """Nothing is wrong with the replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """The circumstances in which a mutant is looked for."""
+
+    setup: Setup
+    schedule: str | None = None
+    """Drawn from the seed if None."""
+    scene: Scene | None = None
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One mutant; implements `kv.sim.world.Mutant`."""
+
+    name: str
+    breaks: str
+    expected: tuple[str, ...]
+    kind: Kind
+    hunt: Hunt
+    rules: Rules = field(default_factory=Rules)
+    on_start: Callable[[SimNode], None] = _leave
+    on_group: do.GroupPatch = _leave_group
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Held while a run lasts: for what can be replaced in a module only."""
+
+    def started(self, node: SimNode) -> None:
+        """See `kv.sim.world.Mutant`."""
+        self.on_start(node)
+
+    def group_started(self, node: SimNode, group: Group) -> None:
+        """See `kv.sim.world.Mutant`."""
+        self.on_group(node, group)
+
+
+# ------------------------------------------------------------ circumstances
+
+DENSE: Final = Setup(
+    nodes=3,
+    partitions=1,
+    scale=1,
+    duration_s=40.0,
+    clients=3,
+    pace=Pace(think_mean_s=0.1, tasks=2),
+    window_bytes=8 * KIB,
+)
+"""One busy partition in production's own times: much happens in little of the simulator's."""
+SMALL_LOGS: Final = {
+    "checkpoint_ops_max": 10,
+    "checkpoint_interval_ms": 1000,
+    "log_retain_entries": 5,
+    "log_retain_bytes": 8 * KIB,
+    "segment_bytes": 16 * KIB,
+}
+NETWORK: Final = DENSE.but(mixes=("network",))
+LOSSY: Final = DENSE.but(mixes=("network", "process"), lossy=True)
+DISK: Final = DENSE.but(mixes=("disk",))
+CRASHES: Final = DENSE.but(mixes=("process",), limits=SMALL_LOGS)
+SLOW_DISKS: Final = DENSE.but(mixes=("disk", "process"), limits={"segment_bytes": 64 * KIB})
+SNAPSHOTS: Final = DENSE.but(mixes=("process", "network"), limits={**SMALL_LOGS, "session_ttl_s": 3600})
+LOSSY_SNAPSHOTS: Final = SNAPSHOTS.but(lossy=True)
+POWER_LOSS: Final = "".join(
+    f"{second} crash n{second % 3 + 1} power=yes\n{second + 1} start *\n" for second in range(4, 34, 2)
+)
+"""One node after the other loses its power while it writes."""
+
+
+def _undisturbed() -> Callable[[World], None]:
+    """A member that was cut off comes back: whoever leads meanwhile goes on in the same term."""
+    led: dict[str, int] = {}
+
+    def look(world: World) -> None:
+        leaders = {
+            node.name: node.cluster.engine.groups[1].term
+            for node in world.nodes
+            if node.up and (group := node.cluster.engine.groups.get(1)) is not None and group.is_leader
+        }
+        if ISOLATED_S - 1.5 < world.loop.time() < ISOLATED_S:
+            led.update(leaders)
+        elif world.loop.time() > ISOLATED_S + 3 and led != leaders and led:
+            text = f"group 1 was led by {led}, is led by {leaders} after a member that was cut off came back"
+            world.fail("undisturbed-leader", text, sorted(led | leaders))
+
+    return look
+
+
+ISOLATED_S: Final = 10.0
+RETURN: Final = f"4 partition follower:1/*\n{ISOLATED_S} heal *\n{ISOLATED_S + 6} calm *"
+HALF_DEAF: Final = "4 cut leader:1>n1\n4 cut leader:1>n2\n4 cut leader:1>n3\n6.4 heal *\n16 calm *"
+
+
+def _without(**rules: bool) -> Rules:
+    return Rules(**rules)
+
+
+_SAFE_LOG: Final = ("committed-entries-never-change", "leader-completeness", "durable-quorum", "log-matching")
+_RAFT: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "ack-before-sync",
+        "a follower acknowledges entries that are not on its disk (rule 7)",
+        ("durable-quorum",),
+        "random",
+        Hunt(DISK),
+        on_group=do.sent_early("append_reply"),
+    ),
+    Mutation(
+        "count-unsynced-self",
+        "the leader counts its own entry before it is on its disk (rule 6)",
+        ("durable-quorum",),
+        "random",
+        Hunt(DISK),
+        rules=_without(durable_self=False),
+    ),
+    Mutation(
+        "vote-before-sync",
+        "a vote leaves before it is on the voter's disk (rule 7)",
+        ("one-leader-per-term",),
+        "scripted",
+        Hunt(play.SETUP, scene=play.vote_before_its_disk),
+        on_group=do.sent_early("vote_reply"),
+    ),
+    Mutation(
+        "stale-acks",
+        "acknowledgements of an earlier term count (rule 5)",
+        ("durable-quorum",),
+        "scripted",
+        Hunt(play.FIVE, scene=play.late_acknowledgements),
+        rules=_without(current_acks=False),
+    ),
+    Mutation(
+        "votes-twice",
+        "a vote that arrives twice counts twice (rule 9)",
+        ("one-leader-per-term",),
+        "scripted",
+        Hunt(play.FIVE, scene=play.doubled_votes),
+        rules=_without(votes_by_member=False),
+    ),
+    Mutation(
+        "vote-of-another-epoch",
+        "a message of another configuration of the group counts, whoever was its member (rule 1)",
+        ("one-leader-per-term",),
+        "scripted",
+        Hunt(play.SETUP, scene=play.vote_of_another_epoch),
+        rules=_without(envelope=False),
+    ),
+    Mutation(
+        "vote-for-any-log",
+        "a voter does not compare the candidate's log with its own",
+        ("leader-completeness",),
+        "random",
+        Hunt(CRASHES),
+        on_group=do.votes_for_any_log,
+    ),
+    Mutation(
+        "truncate-on-match",
+        "an append removes entries that agree with it (rule 3)",
+        _SAFE_LOG,
+        "random",
+        Hunt(LOSSY),
+        rules=_without(keep_agreed=False),
+    ),
+    Mutation(
+        "commit-unproved",
+        "a follower takes over a commit index above what the message proved (rule 4)",
+        ("committed-entries-never-change", "durable-quorum"),
+        "scripted",
+        Hunt(play.SETUP, scene=play.unproved_tail),
+        rules=_without(proved_commit=False),
+    ),
+    Mutation(
+        "trust-stored-commit",
+        "a restarted member takes the end of its log for committed (rule 8)",
+        ("durable-quorum", "committed-entries-never-change"),
+        "random",
+        Hunt(CRASHES),
+        on_group=do.commit_index_trusted,
+    ),
+    Mutation(
+        "snapshot-regresses",
+        "a snapshot is installed over a state that is ahead of it (rule 10)",
+        ("no-replica-stops", "applied-in-order"),
+        "scripted",
+        Hunt(play.SETUP, scene=play.late_snapshot),
+        rules=_without(snapshot_guard=False),
+    ),
+    Mutation(
+        "compact-above-checkpoint",
+        "the log drops entries that no checkpoint holds (rule 11)",
+        ("no-replica-stops", "durable-state-survives"),
+        "random",
+        Hunt(CRASHES),
+        rules=_without(compact_below_checkpoint=False),
+        on_group=do.compacted_when_applied,
+    ),
+    Mutation(
+        "read-unconfirmed",
+        "a leader serves reads without asking a quorum whether it still leads (rule 14)",
+        ("linearizable",),
+        "random",
+        Hunt(NETWORK),
+        rules=_without(confirm_reads=False),
+    ),
+    Mutation(
+        "read-before-own-commit",
+        "a new leader reads before it has committed in its term (rule 14)",
+        ("linearizable",),
+        "random",
+        Hunt(SLOW_DISKS),
+        rules=_without(reads_after_own_commit=False),
+    ),
+    Mutation(
+        "old-confirmations",
+        "a reply to a probe from before the read confirms the read (rule 14)",
+        ("linearizable",),
+        "random",
+        Hunt(NETWORK),
+        on_group=do.old_confirmations_count,
+    ),
+    Mutation(
+        "read-before-apply",
+        "a read does not wait until its index is applied (rule 14)",
+        ("no-replica-stops", "linearizable"),
+        "random",
+        Hunt(DISK),
+        on_group=do.reads_before_apply,
+    ),
+)
+
+_LOG: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "forget-hard-state",
+        "term and vote are never written",
+        ("durable-state-survives",),
+        "random",
+        Hunt(CRASHES),
+        on_group=do.hard_state_lost,
+    ),
+    Mutation(
+        "forget-vote",
+        "the term is written without the vote",
+        ("durable-state-survives",),
+        "random",
+        Hunt(CRASHES),
+        on_group=do.vote_lost,
+    ),
+    Mutation(
+        "truncation-not-logged",
+        "a truncation is not written: the removed entries are back after a restart",
+        ("no-replica-stops", "durable-state-survives"),
+        "random",
+        Hunt(SLOW_DISKS),
+        on_group=do.truncation_not_logged,
+    ),
+    Mutation(
+        "ignore-failed-sync",
+        "a sync that failed counts as done",
+        ("durable-state-survives",),
+        "random",
+        Hunt(
+            DENSE,
+            "5 fail_sync n1\n5.5 crash n1 power=yes\n6.5 start n1\n8 fail_sync n2\n9 crash n2\n10 start n2",
+        ),
+        on_start=do.failed_sync_ignored,
+    ),
+    Mutation(
+        "torn-tail-accepted",
+        "recovery takes records whose checksum is wrong",
+        ("committed-entries-never-change", "no-replica-stops"),
+        "random",
+        Hunt(DENSE.but(limits={"segment_bytes": 64 * KIB}), POWER_LOSS),
+        around=do.torn_tail_accepted,
+    ),
+)
+
+_STATE: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "retry-applied-twice",
+        "a request that is sent again is applied again",
+        ("exactly-once", "equal-content", "acknowledged-writes-survive"),
+        "random",
+        Hunt(DENSE),
+        on_group=do.retry_applied_twice,
+    ),
+    Mutation(
+        "snapshot-without-sessions",
+        "the session table is forgotten when a snapshot is installed",
+        ("equal-content",),
+        "random",
+        Hunt(SNAPSHOTS),
+        on_group=do.snapshot_without_sessions,
+    ),
+    Mutation(
+        "checkpoint-without-sessions",
+        "a checkpoint does not hold the session table",
+        ("equal-content", "no-replica-stops"),
+        "random",
+        Hunt(CRASHES),
+        on_group=do.checkpoint_without_sessions,
+    ),
+    Mutation(
+        "checkpoint-without-index",
+        "a checkpoint does not move the applied index: entries are applied again after a crash",
+        ("equal-content", "no-replica-stops"),
+        "random",
+        Hunt(CRASHES),
+        on_group=do.checkpoint_without_index,
+    ),
+    Mutation(
+        "checkpoint-ahead-of-log",
+        "a replica applies and checkpoints what its own log does not hold durably (rule 21)",
+        ("no-replica-stops",),
+        "random",
+        Hunt(SLOW_DISKS.but(limits=SMALL_LOGS)),
+        rules=_without(apply_durable=False),
+        on_group=do.checkpoint_ahead_of_log,
+    ),
+    Mutation(
+        "session-expiry-by-wall-clock",
+        "each replica expires sessions by its own clock",
+        ("equal-content",),
+        "random",
+        Hunt(DENSE.but(mixes=("clock", "network"), limits={"session_ttl_s": 5})),
+        on_group=do.sessions_expire_by_wall_clock,
+    ),
+)
+
+_ANSWERS: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "reply-when-proposed",
+        "a put is answered before it is committed and applied",
+        ("acknowledged-writes-survive",),
+        "random",
+        Hunt(DENSE),
+        on_group=do.replied_when_proposed,
+    ),
+    Mutation(
+        "follower-reads",
+        "a follower answers linearizable reads from its own state",
+        ("linearizable",),
+        "random",
+        Hunt(DENSE),
+        on_group=do.followers_read,
+    ),
+    Mutation(
+        "lost-when-deposed",
+        "a leader that steps down calls what it had proposed definitely failed",
+        ("definite-failures-never-applied", "exactly-once"),
+        "random",
+        Hunt(NETWORK),
+        on_group=do.lost_when_deposed,
+    ),
+    Mutation(
+        "lost-when-index-reused",
+        "a proposal is called definitely failed when its proposer uses the index again",
+        ("definite-failures-never-applied",),
+        "scripted",
+        Hunt(play.FIVE, scene=play.index_used_again),
+        on_group=do.lost_when_index_reused,
+    ),
+    Mutation(
+        "router-lost-is-definite",
+        "a router that lost its stream to the leader says that nothing was applied",
+        ("definite-failures-never-applied",),
+        "random",
+        Hunt(DENSE.but(mixes=("network", "process"))),
+        on_start=do.forward_lost_is_definite,
+    ),
+    Mutation(
+        "client-lost-is-definite",
+        "a client that lost its connection takes its requests for not sent",
+        ("definite-failures-never-applied",),
+        "random",
+        Hunt(DENSE.but(mixes=("network", "process"))),
+        around=do.client_lost_is_definite,
+    ),
+)
+
+_CALM: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "no-pre-vote",
+        "a member stands for election without asking first (rule 15)",
+        ("undisturbed-leader",),
+        "liveness",
+        Hunt(DENSE, RETURN, watch=_undisturbed),
+        rules=_without(pre_vote=False),
+    ),
+    Mutation(
+        "no-hints",
+        "a rejected append is repaired one entry at a time (rule 17)",
+        ("progress",),
+        "liveness",
+        Hunt(
+            DENSE.but(pace=Pace(think_mean_s=0.02, tasks=2), duration_s=90.0),
+            "4 partition leader:1/*\n30 calm *",
+        ),
+        rules=_without(hints=False),
+    ),
+)
+
+MUTANTS: Final[tuple[Mutation, ...]] = (*_RAFT, *_LOG, *_STATE, *_ANSWERS, *_CALM)
+"""In the order in which they are listed."""
+
+
+def mutant(name: str) -> Mutation:
+    """The mutant of this name. Raises `InvalidArgument`."""
+    for one in MUTANTS:
+        if one.name == name:
+            return one
+    raise InvalidArgument(f"there is no mutant {name!r}: `kv sim --list-mutants` names them")
