@@ -6,6 +6,7 @@ BIN         := $(VENV)/bin
 PYTEST_ARGS ?=
 SECONDS     ?= 30
 MINUTES     ?= 60
+ENGINE      ?= plain
 SEEDS       ?= 0:30
 SOURCES     := $(wildcard kv tests tools benchmarks jepsen-style)
 
@@ -69,7 +70,7 @@ soak: install ## the simulator for long; MINUTES=60 of wall time
 stock: install ## PySyncObj as shipped against the guarded group; SEEDS=0:30
 	$(BIN)/kv sim --stock --seeds $(SEEDS)
 
-fuzz: install ## every decoder with mutated input; MINUTES=10 of wall time, ENGINE=plain or atheris
+fuzz: install ## every decoder with mutated input; MINUTES=60 of wall time, ENGINE=plain or atheris
 	$(BIN)/python -m tools.fuzz --minutes $(MINUTES) --engine $(ENGINE)
 
 wheel: install ## build sdist and wheel into dist/ and check what they ship

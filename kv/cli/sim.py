@@ -49,9 +49,32 @@ def sim(
             " slow,cut,crash,compaction,power,lossy3,lossy5.",
         ),
     ] = False,
+    mutant: Annotated[
+        str | None,
+        typer.Option(help="Leave this safety rule out and hunt for what it prevents; exit 1 if not noticed."),
+    ] = None,
+    list_mutants: Annotated[bool, typer.Option("--list-mutants", help="The mutants, one a line.")] = False,
+    mutant_table: Annotated[
+        Path | None, typer.Option(help="Hunt every mutant and write the page about them to this file.")
+    ] = None,
+    mutant_runs: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Hunts of each mutant for the table; default: 5.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=1, help="Seconds of wall time for one hunt; default: 300.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Run a simulated cluster of this very code under faults; exit 1 if it breaks a promise."""
+    if list_mutants or mutant is not None or mutant_table is not None:
+        from kv.cli import sim_mutants  # noqa: PLC0415 - brings the whole store
+
+        if list_mutants:
+            sys.exit(sim_mutants.list_mutants(as_json=as_json))
+        if mutant_table is not None:
+            sys.exit(sim_mutants.write_table(mutant_table, runs=mutant_runs, budget_s=budget))
+        assert mutant is not None
+        sys.exit(sim_mutants.run_mutant(mutant, seed=seed, budget_s=budget, as_json=as_json))
     if stock:
         from kv.cli import sim_stock  # noqa: PLC0415 - brings the whole raft floor
 

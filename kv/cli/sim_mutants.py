@@ -35,7 +35,7 @@ def run_mutant(name: str, *, seed: int | None, budget_s: float | None, as_json: 
 
     Raises `InvalidArgument` for an unknown name.
     """
-    configure_logging("critical", "auto", sys.stderr)
+    configure_logging("error", "auto", sys.stderr)
     chosen = mutant(name)
     first = secrets.randbits(SEED_BITS) if seed is None else seed
     seeds = itertools.count(first) if seed is None else [seed]
@@ -56,7 +56,7 @@ def run_mutant(name: str, *, seed: int | None, budget_s: float | None, as_json: 
 
 def write_table(file: Path, *, runs: int | None, budget_s: float | None) -> int:
     """Hunt each mutant several times and write the page about them; 1 if one was not caught every time."""
-    configure_logging("critical", "auto", sys.stderr)
+    configure_logging("error", "auto", sys.stderr)
     limit_s = BUDGET_S if budget_s is None else budget_s
     times = RUNS_DEFAULT if runs is None else runs
     found = []

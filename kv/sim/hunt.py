@@ -142,9 +142,51 @@ def rows(
         yield Row(one, catches)
 
 
-def markdown(found: Iterable[Row]) -> Iterator[str]:
-    """The lines of the table."""
+def document(found: Sequence[Row], runs: int) -> Iterator[str]:
+    """The lines of the page about the mutants."""
+    yield from INTRODUCTION.format(count=len(found), runs=runs).splitlines()
     yield f"| {' | '.join(HEADERS)} |"
     yield f"|{'---|' * len(HEADERS)}"
     for row in found:
         yield f"| {' | '.join(row.cells())} |"
+    yield from CLOSING.splitlines()
+
+
+INTRODUCTION: Final = """\
+# Mutants
+
+A simulator that finds nothing proves nothing until it is shown that it would find something. Each of these
+{count} builds leaves out one safety rule of the guard (`kv/raft/DESIGN.md`) or one duty of the write path; in
+all else it is the code that ships. `kv sim --mutant NAME` hunts one and exits with 0 when a property was
+violated, `kv sim --list-mutants` names them. This page is written by `kv sim --mutant-table FILE`:
+{runs} hunts for each, from different seeds, 300 seconds at most each. Seconds are of wall time on a shared machine.
+
+- `random`: the faults are drawn from the seed, in circumstances that suit the mutant (`kv/sim/mutants.py`).
+- `scripted`: a fixed schedule of faults, or a scene in which each Raft message is let go by hand
+  (`kv/sim/scripted.py`), because the order of events is too unlikely to wait for. The same scripts end well with
+  all rules in force (`tests/sim/test_mutants.py`). The judges are those of every run.
+- `liveness`: nothing wrong is ever answered; what is lost is calm or progress.
+"""
+
+CLOSING: Final = """
+## Rules without a mutant
+
+- Rule 2, the answer to a lower term (`terms`), rule 16 (`sticky_leader`), rule 18 (`send_once`), rule 19
+  (`snapshot_heartbeats`) and rule 20 are for liveness, calm and cost. A message of a lower term is not acted on in
+  either case; a vote that a live leader's follower gives needs a log that is as good, as any vote does; an entry
+  that is sent twice meets rule 3; a follower that hears nothing while a snapshot travels stands for election, which
+  is safe. No property names the calm that they give, except for pre-vote.
+- Rule 13 (`entry_limits`) keeps what correct replicas never send out of the core. No schedule of faults makes a
+  correct replica send it; `tests/raft/test_rules.py` and the fuzz targets do.
+- Rule 12 (nothing raises into the core) has no switch: it is where the errors of every other mutant end, as
+  `no-replica-stops`.
+- Appends wait for the term and vote of their sender (part of rule 7). The vote requests that won the election
+  waited for the same record, so no leader can send an append before it: the wait costs nothing and is kept as a
+  second lock. It is not needed for safety.
+- A lease longer than the election timeout: there is no lease yet.
+
+## What the names mean
+
+A mutant that is `no-replica-stops` was caught by an assertion of production code, or by its refusal to start
+from what it finds on its disk: the damage was noticed by the node itself before any client could see it.
+"""

@@ -89,6 +89,7 @@ DENSE: Final = Setup(
     window_bytes=8 * KIB,
 )
 """One busy partition in production's own times: much happens in little of the simulator's."""
+BUSY: Final = DENSE.but(pace=Pace(think_mean_s=0.2, tasks=2))
 SMALL_LOGS: Final = {
     "checkpoint_ops_max": 10,
     "checkpoint_interval_ms": 1000,
@@ -96,6 +97,7 @@ SMALL_LOGS: Final = {
     "log_retain_bytes": 8 * KIB,
     "segment_bytes": 16 * KIB,
 }
+LONG_LOGS: Final = {**SMALL_LOGS, "log_retain_entries": 10_000, "log_retain_bytes": KIB * KIB}
 NETWORK: Final = DENSE.but(mixes=("network",))
 LOSSY: Final = DENSE.but(mixes=("network", "process"), lossy=True)
 DISK: Final = DENSE.but(mixes=("disk",))
@@ -103,10 +105,114 @@ CRASHES: Final = DENSE.but(mixes=("process",), limits=SMALL_LOGS)
 SLOW_DISKS: Final = DENSE.but(mixes=("disk", "process"), limits={"segment_bytes": 64 * KIB})
 SNAPSHOTS: Final = DENSE.but(mixes=("process", "network"), limits={**SMALL_LOGS, "session_ttl_s": 3600})
 LOSSY_SNAPSHOTS: Final = SNAPSHOTS.but(lossy=True)
-POWER_LOSS: Final = "".join(
-    f"{second} crash n{second % 3 + 1} power=yes\n{second + 1} start *\n" for second in range(4, 34, 2)
+
+
+def _again(lines: str, first_s: float, every_s: float, times: int) -> str:
+    """The schedule `lines`, whose times count from 0, several times after one another, and a calm."""
+    faults = [
+        " ".join([f"{first_s + number * every_s + float(words[0]):.2f}", *words[1:]])
+        for number in range(times)
+        for words in map(str.split, lines.splitlines())
+    ]
+    return "\n".join([*faults, f"{first_s + times * every_s} calm *"])
+
+
+POWER_LOSS: Final = _again(
+    """0 slow_sync * seconds=0.03
+0.1 crash_at leader:1 point=before_sync count=4 power=yes
+1.5 start *
+2 crash_at follower:1 point=before_sync count=4 power=yes
+3.5 start *""",
+    4,
+    4,
+    7,
 )
-"""One node after the other loses its power while it writes."""
+"""Power fails between a write and its sync: of what was written some sectors are there."""
+OWN_TAIL: Final = _again(
+    """0 partition leader:1,c1,c2/*
+0.4 crash leader:1
+0.6 start *
+1.5 heal *""",
+    4,
+    5,
+    5,
+)
+"""A leader that is cut off together with clients dies with entries that nobody else has."""
+DEPOSED: Final = _again(
+    """0 clock_rate leader:1 rate=0.3
+0.5 partition leader:1,c1/*
+3.5 heal *
+3.6 clock_rate n1 rate=1
+3.6 clock_rate n2 rate=1
+3.6 clock_rate n3 rate=1""",
+    4,
+    7,
+    4,
+)
+"""A leader with a slow clock, and a client, are cut off: both go on for a while as if nothing had happened."""
+LEFT_BEHIND: Final = _again(
+    """0 partition follower:1/*
+2 crash leader:1
+2 heal *
+3.5 start *""",
+    4,
+    6,
+    5,
+)
+"""The leader dies at the moment when a member that missed much is back."""
+SLOW_START: Final = _again(
+    """0 slow_sync * seconds=0.3
+1.5 cut leader:1>n1
+1.5 cut leader:1>n2
+1.5 cut leader:1>n3
+2.2 crash leader:1
+2.2 heal *
+3.8 start *
+4 slow_sync * seconds=0""",
+    4,
+    6,
+    5,
+)
+"""The leader commits what nobody else learns of and dies; its successor's first entry takes long to be durable."""
+OLD_REPLIES: Final = _again(
+    """0 clock_rate leader:1 rate=0.3
+0 slow n1>leader:1 seconds=1.8
+0 slow n2>leader:1 seconds=1.8
+0 slow n3>leader:1 seconds=1.8
+2.5 cut leader:1>n1
+2.5 cut leader:1>n2
+2.5 cut leader:1>n3
+2.5 cut c2-leader:1
+2.5 cut c3-leader:1
+6 heal *
+6.1 clock_rate n1 rate=1
+6.1 clock_rate n2 rate=1
+6.1 clock_rate n3 rate=1""",
+    4,
+    9,
+    3,
+)
+"""The followers' replies take long to reach a leader that does not reach them any more."""
+OVERWRITTEN: Final = _again(
+    """0 partition leader:1,c1,c2/*
+2 heal *
+3 crash *
+3.3 start *""",
+    4,
+    5,
+    5,
+)
+"""A leader that was cut off comes back, its tail is replaced, and everybody dies."""
+SLOW_FOLLOWER: Final = _again(
+    """0 slow_sync follower:1 seconds=0.6
+1.5 crash follower:1
+2.5 start *
+2.6 slow_sync * seconds=0""",
+    4,
+    4,
+    6,
+)
+"""A follower whose disk is slow dies."""
 
 
 def _undisturbed() -> Callable[[World], None]:
@@ -130,7 +236,6 @@ def _undisturbed() -> Callable[[World], None]:
 
 ISOLATED_S: Final = 10.0
 RETURN: Final = f"4 partition follower:1/*\n{ISOLATED_S} heal *\n{ISOLATED_S + 6} calm *"
-HALF_DEAF: Final = "4 cut leader:1>n1\n4 cut leader:1>n2\n4 cut leader:1>n3\n6.4 heal *\n16 calm *"
 
 
 def _without(**rules: bool) -> Rules:
@@ -192,7 +297,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "a voter does not compare the candidate's log with its own",
         ("leader-completeness",),
         "random",
-        Hunt(CRASHES),
+        Hunt(BUSY, LEFT_BEHIND),
         on_group=do.votes_for_any_log,
     ),
     Mutation(
@@ -216,7 +321,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "a restarted member takes the end of its log for committed (rule 8)",
         ("durable-quorum", "committed-entries-never-change"),
         "random",
-        Hunt(CRASHES),
+        Hunt(BUSY, OWN_TAIL),
         on_group=do.commit_index_trusted,
     ),
     Mutation(
@@ -241,7 +346,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "a leader serves reads without asking a quorum whether it still leads (rule 14)",
         ("linearizable",),
         "random",
-        Hunt(NETWORK),
+        Hunt(BUSY, DEPOSED),
         rules=_without(confirm_reads=False),
     ),
     Mutation(
@@ -249,7 +354,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "a new leader reads before it has committed in its term (rule 14)",
         ("linearizable",),
         "random",
-        Hunt(SLOW_DISKS),
+        Hunt(BUSY, SLOW_START),
         rules=_without(reads_after_own_commit=False),
     ),
     Mutation(
@@ -257,16 +362,8 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "a reply to a probe from before the read confirms the read (rule 14)",
         ("linearizable",),
         "random",
-        Hunt(NETWORK),
+        Hunt(BUSY, OLD_REPLIES),
         on_group=do.old_confirmations_count,
-    ),
-    Mutation(
-        "read-before-apply",
-        "a read does not wait until its index is applied (rule 14)",
-        ("no-replica-stops", "linearizable"),
-        "random",
-        Hunt(DISK),
-        on_group=do.reads_before_apply,
     ),
 )
 
@@ -292,13 +389,13 @@ _LOG: Final[tuple[Mutation, ...]] = (
         "a truncation is not written: the removed entries are back after a restart",
         ("no-replica-stops", "durable-state-survives"),
         "random",
-        Hunt(SLOW_DISKS),
+        Hunt(BUSY, OVERWRITTEN),
         on_group=do.truncation_not_logged,
     ),
     Mutation(
         "ignore-failed-sync",
         "a sync that failed counts as done",
-        ("durable-state-survives",),
+        ("durable-state-survives", "no-replica-stops"),
         "random",
         Hunt(
             DENSE,
@@ -311,7 +408,7 @@ _LOG: Final[tuple[Mutation, ...]] = (
         "recovery takes records whose checksum is wrong",
         ("committed-entries-never-change", "no-replica-stops"),
         "random",
-        Hunt(DENSE.but(limits={"segment_bytes": 64 * KIB}), POWER_LOSS),
+        Hunt(DENSE, POWER_LOSS),
         around=do.torn_tail_accepted,
     ),
 )
@@ -346,7 +443,7 @@ _STATE: Final[tuple[Mutation, ...]] = (
         "a checkpoint does not move the applied index: entries are applied again after a crash",
         ("equal-content", "no-replica-stops"),
         "random",
-        Hunt(CRASHES),
+        Hunt(CRASHES.but(limits=LONG_LOGS)),
         on_group=do.checkpoint_without_index,
     ),
     Mutation(
@@ -354,7 +451,7 @@ _STATE: Final[tuple[Mutation, ...]] = (
         "a replica applies and checkpoints what its own log does not hold durably (rule 21)",
         ("no-replica-stops",),
         "random",
-        Hunt(SLOW_DISKS.but(limits=SMALL_LOGS)),
+        Hunt(BUSY.but(limits=SMALL_LOGS), SLOW_FOLLOWER),
         rules=_without(apply_durable=False),
         on_group=do.checkpoint_ahead_of_log,
     ),

@@ -117,8 +117,8 @@ class Ledger:
         self.logs: dict[int, Committed] = {}
         self.models: dict[int, Model] = {}
         self.forbidden: dict[bytes, str] = {}
-        self.leaders: dict[tuple[int, int], tuple[str, int]] = {}
-        self._appended: dict[tuple[int, int, int], tuple[int | None, bytes]] = {}
+        self.leaders: dict[tuple[int, int, int], tuple[str, int]] = {}
+        self._appended: dict[tuple[int, int, int, int], tuple[int | None, bytes]] = {}
         self._applied: dict[tuple[str, int], int] = {}
         self._remains: dict[tuple[str, int], _Remains] = {}
         self.commits = self.elections = self.checkpoints_compared = 0
@@ -183,12 +183,12 @@ class Ledger:
 
     def _watch_appends(self, node: Watched, group: Group) -> None:
         journal, append = group.journal, group.journal.append
-        number, appended = group.group_id, self._appended
+        number, appended, life = group.group_id, self._appended, _term_life(node, group)
 
         def watched(data: bytes, index: int, term: int) -> None:
             previous = journal.term_at(index - 1)
             mine = (previous, data)
-            first = appended.setdefault((number, index, term), mine)
+            first = appended.setdefault((number, index, term, life), mine)
             if first is not mine and first != mine:
                 text = f"group {number}: two entries {index} of term {term}, the terms before them {first[0]} and {previous}"
                 self.fail("log-matching", text, [node.name])
@@ -216,7 +216,7 @@ class Ledger:
     def _leads(self, node: Watched, group: Group, term: int) -> None:
         self.elections += 1
         me, number = (node.name, node.starts), group.group_id
-        other = self.leaders.setdefault((number, term), me)
+        other = self.leaders.setdefault((number, term, _term_life(node, group)), me)
         if other != me:
             text = (
                 f"group {number} term {term}: {other[0]} (start {other[1]}) and {me[0]} (start {me[1]}) lead"
@@ -311,6 +311,15 @@ class Ledger:
         if expected:
             text = f"group {number} at {index}: {node.name} lacks {sorted(expected)[:3]}"
             self.fail("equal-content", text, [node.name])
+
+
+def _term_life(node: Watched, group: Group) -> int:
+    """What a term belongs to besides its group.
+
+    A group of one leads before its term is on its disk: nobody else hears of it, and what it answers waits
+    for the disk. So the same term may be led again after a death, with other entries.
+    """
+    return node.starts if len(group.members) == 1 else 0
 
 
 def _holds_durably(journal: Journal | None, index: int, term: int) -> bool:

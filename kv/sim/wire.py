@@ -306,7 +306,7 @@ class SimTransport:
         async with aclosing(Scan(node.router, request, lambda: router_deadline).pages()) as pages:
             async for page in pages:
                 await asyncio.sleep(self._network.delay(node.name, self._me.name))
-                while self._network.is_cut(node.name, self._me.name) and loop.time() < deadline:
+                while self._network.is_cut(node.name, self._me.name) and loop.time() < deadline:  # noqa: ASYNC110 - time is virtual
                     await asyncio.sleep(CUT_LOOK_S)
                 if not life.alive:
                     raise Unavailable(f"{node.name} is gone")

@@ -10,6 +10,7 @@ shows how deep a target gets.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +19,14 @@ from pathlib import Path
 from random import Random
 from typing import TypeAlias
 
+from kv.errors import KVError
 from tests.fuzz.mutate import without_one_field
 
 CORPUS_INPUTS_MAX = 2000
 """Inputs that one exploration keeps; beyond it new outcomes are counted and not kept."""
+
+OUTCOMES_MAX = CORPUS_INPUTS_MAX
+"""Outcomes that are told apart."""
 
 MUTATIONS_MAX = 4
 """Mutations on the way from an input of the corpus to the next one."""
@@ -56,6 +61,13 @@ class Target:
     make: Callable[[Path], AbstractContextManager[Check]]
     """Prepares the check, and cleans up after it; the directory is its own, empty, and exists."""
     mutate: Mutate
+
+
+def gist(refusal: KVError) -> str:
+    """A refusal without what varies: the reason, and the words before and after anything quoted."""
+    text = re.sub(r"""(['"]).*\1|[0-9.]+""", "_", refusal.message, flags=re.DOTALL)
+    words = re.findall(r"[a-z_]{2,}", text)
+    return f"{refusal.reason}: {' '.join([*words[:4], *words[4:][-3:]])}"
 
 
 def plain(check: Check) -> Callable[[Path], AbstractContextManager[Check]]:
@@ -94,7 +106,9 @@ class Report:
     """By `Finding.where`: the first input of each."""
 
     def note(self, outcome: str) -> bool:
-        """Count an outcome; True if it is a new one."""
+        """Count an outcome; True if it is a new one. Beyond `OUTCOMES_MAX` new ones count as one."""
+        if outcome not in self.outcomes and len(self.outcomes) >= OUTCOMES_MAX:
+            outcome = "others"
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         return self.outcomes[outcome] == 1
 

@@ -143,6 +143,14 @@ def test_new_outcomes_lead_deeper() -> None:
     assert set(report.outcomes) == {"0", "1", "2", "3"}
 
 
+def test_outcomes_and_corpus_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many outcomes there are, only so many are told apart."""
+    monkeypatch.setattr("tests.fuzz.engine.OUTCOMES_MAX", 10)
+    report = explore(fake(repr), repr, Random(5), lambda n: n < 500)
+    assert len(report.outcomes) == 11
+    assert sum(report.outcomes.values()) == 500
+
+
 def test_what_never_ends_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """An input that takes too long is a finding."""
     monkeypatch.setattr("tests.fuzz.watch.HANG_S", 0.05)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,10 +15,6 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from kv.client.aio import AsyncClient
-from kv.client.transport import OnClosed, OnReply
-from kv.client.types import Get, Put
-from kv.client.url import ENDPOINTS_MAX, TIMEOUT_S_MAX, check_endpoint, parse_url
 from kv.cluster.map import NodeInfo, decode, initial_map
 from kv.errors import (
     DETAILS_KEY,
@@ -44,29 +40,22 @@ from kv.router.limits import PEER_MESSAGE_BYTES_MAX, RouterConfig
 from kv.router.pipeline import Pipeline
 from kv.router.ring import Ring
 from kv.router.routing import merge, split
+from kv.router.server import RouterServer
 from kv.router.streams import parse as parse_message
-from kv.v1 import cluster_pb2, kv_pb2
-from tests.client.fakes import FakeCluster, FakeTransport, run_virtual
-from tests.fuzz.engine import Check, Target, plain
-from tests.fuzz.mutate import Field, mutate_message, mutate_text, serialize
+from kv.v1 import kv_pb2
+from tests.fuzz.engine import Check, Target, gist, plain
+from tests.fuzz.mutate import mutate_message, mutate_text
 from tests.fuzz.partition_targets import batches, input_of, strings_in
 from tests.partition.tools import batch, get, put
 from tests.router.world import VirtualWorld
 
 MESSAGES_MAX = 20
 """Messages of one input that are taken in."""
-ID_OF_REQUEST = 1
-"""In an answer of a scripted server, it stands for the id of the request that it answers."""
+TURNS_MAX = 4000
+"""Turns of the loop, a second of virtual time each, after which a call should have ended."""
 LONGEST_WAIT_S = 4000.0
 """Above the longest timeout that a request can ask for."""
 REFUSALS = (InvalidArgument, RequestTooLarge)
-
-
-def _gist(refusal: KVError) -> str:
-    """A refusal without what varies: the reason, and the words before and after anything quoted."""
-    text = re.sub(r"""(['"]).*\1|[0-9.]+""", "_", refusal.message, flags=re.DOTALL)
-    words = re.findall(r"[a-z_]{2,}", text)
-    return f"{refusal.reason}: {' '.join([*words[:4], *words[4:][-3:]])}"
 
 
 def _in_loop(
@@ -98,7 +87,7 @@ def _check_map(data: bytes) -> str:
     try:
         found = decode(data)
     except InvalidArgument as refusal:
-        return _gist(refusal)
+        return gist(refusal)
     assert decode(found.encode()) == found
     ring = Ring(found.partitions)
     for key in (b"", b"a", b"{tag}b"):
@@ -149,6 +138,93 @@ async def _check_pipeline(data: bytes) -> str:
     assert pipeline.in_flight == 0
     assert world.routers["n1"].in_flight == 0
     return f"{min(asked.total(), 3)}: " + " ".join(sorted(counts))
+
+
+# --- the other calls of a client ------------------------------------------------------------------------------------
+
+METHODS = ("Get", "Put", "Delete", "Batch", "Txn", "Scan")
+
+
+class Ended(Exception):
+    """The call was aborted; its argument is the reason."""
+
+
+class Call:
+    """The server's view of a call, as far as the handlers use it."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    async def write(self, message: bytes) -> None:
+        self.written.append(message)
+
+    async def abort(self, code: object, text: str, trailing: tuple[tuple[str, bytes], ...]) -> None:
+        raise Ended(from_grpc(2, text, trailing, sent=True).reason)
+
+
+async def _check_rpc(data: bytes) -> str:
+    """The first byte chooses the method."""
+    world = VirtualWorld()
+    world.lead("n2")
+    server = RouterServer(world.routers["n1"], peer_pb2.Hello)
+    method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
+    task = asyncio.get_running_loop().create_task(_call(server, method, data[1:]))
+    for _ in range(TURNS_MAX):
+        await asyncio.sleep(0)
+        if task.done():
+            break
+        world.time.advance(1.0)
+    assert task.done(), "a call that never ends"
+    try:
+        responses = task.result()
+    except Ended as ended:
+        if ended.args[0] == "INTERNAL":
+            raise  # a request met a defect of the server
+        return f"{method} {ended.args[0]}"
+    for raw in responses:
+        getattr(kv_pb2, f"{method}Response").FromString(raw)
+    assert world.routers["n1"].in_flight == 0
+    return f"{method} OK"
+
+
+async def _call(server: RouterServer, method: str, raw: bytes) -> list[bytes]:
+    call = Call()
+    if method == "Scan":
+        await server._scan(raw, call)  # type: ignore[arg-type]
+        return call.written
+    handler: Any = server._kv().service(_Details(method))  # type: ignore[arg-type]
+    return [await handler.unary_unary(raw, call)]
+
+
+class _Details:
+    """Names the method that is called."""
+
+    def __init__(self, method: str) -> None:
+        self.method = f"/kv.v1.KVService/{method}"
+
+
+def _rpc_seeds() -> list[bytes]:
+    exists = kv_pb2.Compare(key=b"a", comparator=kv_pb2.COMPARATOR_EQUAL, exists=False)
+    requests = [
+        (0, kv_pb2.GetRequest(key=b"a", level=kv_pb2.READ_LEVEL_STALE)),
+        (1, kv_pb2.PutRequest(key=b"a", value=b"v", condition=kv_pb2.Condition(absent=True))),
+        (1, kv_pb2.PutRequest(key=b"a", request_id=kv_pb2.RequestId(session=1, sequence=2, acknowledged=1))),
+        (2, kv_pb2.DeleteRequest(key=b"a", condition=kv_pb2.Condition(revision=7))),
+        (4, kv_pb2.TxnRequest(compare=[exists], then_operations=[put(b"a", b"1"), get(b"a")])),
+        (5, kv_pb2.ScanRequest(start=b"a", end=b"z", limit=3, level=kv_pb2.READ_LEVEL_LINEARIZABLE)),
+        (5, kv_pb2.ScanRequest(prefix=b"a", keys_only=True)),
+    ]
+    whole = [b"\x03" + raw for run in batches() for raw in run]
+    return [bytes([method]) + request.SerializeToString() for method, request in requests] + whole
+
+
+def _mutate_call(data: bytes, other: bytes, rng: Random) -> bytes:
+    """Mutates the message behind the byte that chooses the method, seldom that byte."""
+    method = rng.randbytes(1) if rng.random() < 0.05 else data[:1]
+    return method + mutate_message(data[1:], other[1:], rng)
 
 
 # --- forwarding between nodes --------------------------------------------------------------------------------------
@@ -250,139 +326,6 @@ def _merge_seeds() -> list[bytes]:
     ]
 
 
-# --- what a client reads from servers -----------------------------------------------------------------------------------
-
-
-class Scripted(FakeTransport):
-    """A transport whose nodes answer each request with the next message of the input."""
-
-    def __init__(self, cluster: FakeCluster, data: bytes) -> None:
-        super().__init__(cluster)
-        self.messages = strings_in(data, 1)[:MESSAGES_MAX]
-        self.maps = strings_in(data, 2)[:1]
-        self.pages = strings_in(data, 3)[:MESSAGES_MAX]
-
-    def open(self, address: str, on_reply: OnReply, on_closed: OnClosed) -> Any:  # noqa: ANN401 - a fake
-        return ScriptedStream(self, on_reply, on_closed)
-
-    async def get_map(self, address: str, timeout_s: float) -> cluster_pb2.GetMapResponse:
-        await asyncio.sleep(0.001)
-        raw = self.maps.pop() if self.maps else self.good_map()
-        parsed: cluster_pb2.GetMapResponse = _parsed(cluster_pb2.GetMapResponse, raw)
-        return parsed
-
-    def good_map(self) -> bytes:
-        return cluster_pb2.GetMapResponse(map=self.cluster.map.to_proto()).SerializeToString()
-
-    async def scan(
-        self, address: str, request: kv_pb2.ScanRequest, timeout_s: float
-    ) -> AsyncGenerator[kv_pb2.ScanResponse, None]:
-        for raw in self.pages:
-            await asyncio.sleep(0.001)
-            yield _parsed(kv_pb2.ScanResponse, raw)
-
-
-def _parsed(kind: Any, raw: bytes) -> Any:  # noqa: ANN401 - messages have no useful common type
-    """As gRPC does it: what does not parse is the failure of the call."""
-    try:
-        return kind.FromString(raw)
-    except DecodeError as error:
-        raise from_grpc(13, str(error), None, sent=True) from error
-
-
-class ScriptedStream:
-    """One stream of `Scripted`."""
-
-    def __init__(self, transport: Scripted, on_reply: OnReply, on_closed: OnClosed) -> None:
-        self._transport, self._on_reply, self._on_closed = transport, on_reply, on_closed
-        self._open = True
-
-    def send(self, request_id: int, raw: bytes) -> None:
-        asyncio.get_running_loop().call_later(0.001, self._answer, request_id)
-
-    def withdraw(self, request_id: int) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._open = False
-
-    def _answer(self, request_id: int) -> None:
-        if not self._open or not self._transport.messages:
-            return
-        try:
-            response = _parsed(kv_pb2.PipelineResponse, self._transport.messages.pop(0))
-        except KVError as error:
-            self._open = False
-            self._on_closed(error, [])
-            return
-        for reply in response.replies:
-            if reply.id == ID_OF_REQUEST:
-                reply.id = request_id
-        self._on_reply(response)
-
-
-def _check_client(data: bytes) -> str:
-    ends: list[str] = []
-
-    async def end(work: Coroutine[Any, Any, object]) -> None:
-        try:
-            await work
-        except KVError as error:
-            ends.append(error.reason)
-        else:
-            ends.append("OK")
-
-    async def main() -> None:
-        cluster = FakeCluster(partitions=1)
-        addresses = list(cluster.addresses.values())
-        transport = Scripted(cluster, data)
-        async with AsyncClient(addresses, transport=transport, timeout=1.0, jitter=lambda: 0.5) as client:
-            await end(client.get(b"a"))
-            await asyncio.gather(
-                end(client.put(b"a", b"1")),
-                end(client.delete(b"b")),
-                end(client.batch([Put(b"c", b"2"), Get(b"d")])),
-            )
-            await end(_scan(client))
-
-    run_virtual(main)
-    return " ".join(ends)
-
-
-async def _scan(client: AsyncClient) -> None:
-    async for _ in client.scan(b"a"):
-        pass
-
-
-def _client_seeds() -> list[bytes]:
-    def message(*results: kv_pb2.OperationResult) -> bytes:
-        made = kv_pb2.PipelineResponse()
-        evidence = kv_pb2.Evidence(
-            partition=1, map_epoch=1, term=2, index=7, node="n1", level=kv_pb2.READ_LEVEL_LINEARIZABLE
-        )
-        made.replies.add(id=ID_OF_REQUEST, batch=kv_pb2.BatchResponse(results=results, evidence=[evidence]))
-        return made.SerializeToString()
-
-    item = kv_pb2.KeyValue(key=b"a", value=b"1", create_revision=3, mod_revision=7, version=2)
-    got = kv_pb2.OperationResult(get=kv_pb2.GetResult(item=item))
-    opened = kv_pb2.OperationResult(open_session=kv_pb2.OpenSessionResult(session=99, ttl_ms=1000))
-    done = kv_pb2.OperationResult(put=kv_pb2.PutResult(revision=9, version=1))
-    gone = kv_pb2.OperationResult(delete=kv_pb2.DeleteResult(deleted=True, revision=9))
-    failed = kv_pb2.PipelineResponse()
-    failed.replies.add(
-        id=ID_OF_REQUEST, error=to_proto(NotLeader("no", metadata={"leader": "n2", "partition": 1}))
-    )
-    pages = [kv_pb2.ScanResponse(items=[kv_pb2.KeyValue(key=key)]) for key in (b"a", b"ab")]
-    runs = [
-        [message(got), message(opened), message(done, gone, done, got)],
-        [failed.SerializeToString(), message(got), message(opened), message(done)],
-        [message(opened), message(got), b"", message()],
-    ]
-    fake = Scripted(FakeCluster(partitions=1), b"")
-    rest = [Field(2, 2, fake.good_map()), *(Field(3, 2, page.SerializeToString()) for page in pages)]
-    return [input_of(*run) + serialize(rest) for run in runs]
-
-
 # --- errors ----------------------------------------------------------------------------------------------------------------
 
 
@@ -436,7 +379,7 @@ def _status_seeds() -> list[bytes]:
     return [*ours, b"\x03" + foreign.SerializeToString(), b"\x0e", b"\x00"]
 
 
-# --- HTTP and addresses -----------------------------------------------------------------------------------------------------
+# --- HTTP -------------- -----------------------------------------------------------------------------------------------------
 
 
 def _check_gateway(data: bytes) -> str:
@@ -452,7 +395,7 @@ def _check_gateway(data: bytes) -> str:
         made = request(fields)
     except KVError as refusal:
         body = codec.error_reply(refusal)["error"]
-        return f"{_gist(refusal)} {sorted(body) if isinstance(body, dict) else body}"
+        return f"{gist(refusal)} {sorted(body) if isinstance(body, dict) else body}"
     decoded = decode_batch(made.SerializeToString())
     assert decoded.operations[0][0] != REFUSED, "the gateway lets through what the partition refuses"
     return str(made.operations[0].WhichOneof("operation"))
@@ -477,42 +420,23 @@ def _gateway_seeds() -> list[bytes]:
     ]
 
 
-def _check_url(data: bytes) -> str:
-    try:
-        options = parse_url(data.decode("utf-8", errors="surrogateescape"))
-    except InvalidArgument as refusal:
-        return _gist(refusal)
-    assert 0 < len(options.endpoints) <= ENDPOINTS_MAX
-    assert 0 < options.timeout_s <= TIMEOUT_S_MAX
-    for endpoint in options.endpoints:
-        check_endpoint(endpoint)
-    return f"{min(len(options.endpoints), 3)} {options.level.name}"
-
-
-def _url_seeds() -> list[bytes]:
-    return [b"kv://h:1", b"kv://h1:7000,h2:7000/?timeout=2s&level=stale", b"kv://[::1]:7000?timeout=500ms",
-            b"kv://a.b-c:65535/?level=linearizable&timeout=1.5m"]  # fmt: skip
-
-
 TARGETS = (
     Target("cluster-map", "a cluster map is refused, or valid and encodes to itself", _map_seeds,
            plain(_check_map), mutate_message),
     Target("pipeline", "each batch of a client's stream is answered once; else the stream ends",
            _pipeline_seeds, _in_loop(_check_pipeline), mutate_message),
+    Target("rpc", "each call has an answer or an error that says what was wrong with it", _rpc_seeds,
+           _in_loop(_check_rpc), _mutate_call),
     Target("forward-inbox", "each forwarded batch is answered once; else the stream ends", _forward_seeds,
            plain(_check_inbox), mutate_message),
     Target("forward-link", "whatever a peer answers, each request sent to it ends once", _reply_seeds,
            plain(_check_link), mutate_message),
     Target("merge", "whatever partitions answer, each operation of a batch has one result", _merge_seeds,
            _make_merge, mutate_message),
-    Target("client", "whatever servers answer, each call of a client ends once, with a result or an error",
-           _client_seeds, plain(_check_client), mutate_message),
     Target("error", "an error keeps its reason and definiteness through both encodings", _error_seeds,
            plain(_check_error), mutate_message),
     Target("status", "no foreign or damaged status makes a failure definite", _status_seeds,
            plain(_check_status), mutate_message),
     Target("gateway", "an HTTP request is refused or becomes a batch that the partition takes", _gateway_seeds,
            plain(_check_gateway), mutate_text),
-    Target("url", "an address is refused or gives options within their limits", _url_seeds,
-           plain(_check_url), mutate_text),
 )  # fmt: skip
