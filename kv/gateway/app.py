@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from kv.errors import (
     DeadlineExceeded,
@@ -39,6 +40,10 @@ from kv.v1 import kv_pb2
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 """A value of 1 MiB whose every byte is written as six characters of JSON, and its key."""
+
+LINGER_S: Final = 1.0
+LINGER_BYTES_MAX: Final = 8 * 1024 * 1024
+"""After a refusal so much of what is still on its way is read and dropped, before the connection is closed."""
 
 REQUESTS_IN_FLIGHT_MAX: Final = 512
 """Of all connections together; more are refused with OVERLOADED."""
@@ -209,11 +214,38 @@ class _Handlers:
         return Response(encode(self._registry), headers={"content-type": content_type})
 
 
+class _LingeringResponse(JSONResponse):
+    """A refusal whose sender may still be sending: says it, then listens for a while before it closes.
+
+    A connection that is closed while bytes arrive is reset, and the reset may overtake the answer.
+    """
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await _drop_body(receive)
+        except TimeoutError:
+            log.debug("http_linger_ended", status=self.status_code)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _drop_body(receive: Receive) -> None:
+    dropped = 0
+    while dropped < LINGER_BYTES_MAX:
+        message = await receive()
+        dropped += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
+
+
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, KVError)
-    # After a refused body the rest of it may still be on its way: the connection cannot be used again.
-    headers = {"connection": "close"} if error.http_status in (413, 429, 504) else {}
-    return JSONResponse(codec.error_reply(error), error.http_status, headers)
+    if error.http_status in (413, 429, 504):
+        # After a refused body the rest of it may still be on its way: the connection cannot be used again.
+        return _LingeringResponse(codec.error_reply(error), error.http_status, {"connection": "close"})
+    return JSONResponse(codec.error_reply(error), error.http_status)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

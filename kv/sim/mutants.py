@@ -4,9 +4,9 @@ Here live the registry and what each mutant is: what it breaks, which property s
 circumstances in which it is hunted. What it does to production objects is in `kv.sim.mutations`,
 the scripts are in `kv.sim.scripted`, the hunt is in `kv.sim.hunt`.
 
-A mutant is a `kv.sim.world.Mutant`. Kinds: `random` (drawn seeds find it), `scripted` (a fixed schedule
-or a scene finds it, because a random search would hardly), `liveness` (nothing wrong is ever
-answered; what is lost is calm or progress).
+A mutant is a `kv.sim.world.Mutant`. Kinds: `random` (faults drawn from the seed find it), `scripted` (a
+given schedule of faults, or a scene, because drawn faults find it late or hardly ever), `liveness` (nothing
+wrong is ever answered; what is lost is calm or progress).
 """
 
 from __future__ import annotations
@@ -21,17 +21,33 @@ from kv.raft.group import Group
 from kv.raft.guard import Rules
 from kv.sim import mutations as do
 from kv.sim import scripted as play
+from kv.sim.circumstances import (
+    BUSY,
+    CRASHES,
+    DENSE,
+    DEPOSED,
+    DISK,
+    LEFT_BEHIND,
+    LONG_LOGS,
+    LOSSY,
+    MANY,
+    NO_ANSWER,
+    OLD_REPLIES,
+    OVERWRITTEN,
+    OWN_TAIL,
+    POWER_LOSS,
+    RETURN,
+    SLOW_FOLLOWER,
+    SLOW_START,
+    SMALL_LOGS,
+    SNAPSHOTS,
+    UNHEARD,
+    Hunt,
+    undisturbed,
+)
 from kv.sim.node import SimNode
-from kv.sim.scripted import Scene
-from kv.sim.setup import Setup
-from kv.sim.workload import Pace
-from kv.sim.world import World
 
 Kind = Literal["random", "scripted", "liveness"]
-Watch = Callable[[], Callable[[World], None]]
-"""Makes, for one run, what looks at the world each simulated second."""
-
-KIB: Final = 1024
 
 
 def _leave(_: SimNode) -> None:
@@ -40,17 +56,6 @@ def _leave(_: SimNode) -> None:
 
 def _leave_group(_: SimNode, __: Group) -> None:
     """Nothing is wrong with the replica."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hunt:
-    """The circumstances in which a mutant is looked for."""
-
-    setup: Setup
-    schedule: str | None = None
-    """Drawn from the seed if None."""
-    scene: Scene | None = None
-    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,167 +80,6 @@ class Mutation:
     def group_started(self, node: SimNode, group: Group) -> None:
         """See `kv.sim.world.Mutant`."""
         self.on_group(node, group)
-
-
-# ------------------------------------------------------------ circumstances
-
-DENSE: Final = Setup(
-    nodes=3,
-    partitions=1,
-    scale=1,
-    duration_s=40.0,
-    clients=3,
-    pace=Pace(think_mean_s=0.1, tasks=2),
-    window_bytes=8 * KIB,
-)
-"""One busy partition in production's own times: much happens in little of the simulator's."""
-BUSY: Final = DENSE.but(pace=Pace(think_mean_s=0.2, tasks=2))
-SMALL_LOGS: Final = {
-    "checkpoint_ops_max": 10,
-    "checkpoint_interval_ms": 1000,
-    "log_retain_entries": 5,
-    "log_retain_bytes": 8 * KIB,
-    "segment_bytes": 16 * KIB,
-}
-LONG_LOGS: Final = {**SMALL_LOGS, "log_retain_entries": 10_000, "log_retain_bytes": KIB * KIB}
-NETWORK: Final = DENSE.but(mixes=("network",))
-LOSSY: Final = DENSE.but(mixes=("network", "process"), lossy=True)
-DISK: Final = DENSE.but(mixes=("disk",))
-CRASHES: Final = DENSE.but(mixes=("process",), limits=SMALL_LOGS)
-SLOW_DISKS: Final = DENSE.but(mixes=("disk", "process"), limits={"segment_bytes": 64 * KIB})
-SNAPSHOTS: Final = DENSE.but(mixes=("process", "network"), limits={**SMALL_LOGS, "session_ttl_s": 3600})
-LOSSY_SNAPSHOTS: Final = SNAPSHOTS.but(lossy=True)
-
-
-def _again(lines: str, first_s: float, every_s: float, times: int) -> str:
-    """The schedule `lines`, whose times count from 0, several times after one another, and a calm."""
-    faults = [
-        " ".join([f"{first_s + number * every_s + float(words[0]):.2f}", *words[1:]])
-        for number in range(times)
-        for words in map(str.split, lines.splitlines())
-    ]
-    return "\n".join([*faults, f"{first_s + times * every_s} calm *"])
-
-
-POWER_LOSS: Final = _again(
-    """0 slow_sync * seconds=0.03
-0.1 crash_at leader:1 point=before_sync count=4 power=yes
-1.5 start *
-2 crash_at follower:1 point=before_sync count=4 power=yes
-3.5 start *""",
-    4,
-    4,
-    7,
-)
-"""Power fails between a write and its sync: of what was written some sectors are there."""
-OWN_TAIL: Final = _again(
-    """0 partition leader:1,c1,c2/*
-0.4 crash leader:1
-0.6 start *
-1.5 heal *""",
-    4,
-    5,
-    5,
-)
-"""A leader that is cut off together with clients dies with entries that nobody else has."""
-DEPOSED: Final = _again(
-    """0 clock_rate leader:1 rate=0.3
-0.5 partition leader:1,c1/*
-3.5 heal *
-3.6 clock_rate n1 rate=1
-3.6 clock_rate n2 rate=1
-3.6 clock_rate n3 rate=1""",
-    4,
-    7,
-    4,
-)
-"""A leader with a slow clock, and a client, are cut off: both go on for a while as if nothing had happened."""
-LEFT_BEHIND: Final = _again(
-    """0 partition follower:1/*
-2 crash leader:1
-2 heal *
-3.5 start *""",
-    4,
-    6,
-    5,
-)
-"""The leader dies at the moment when a member that missed much is back."""
-SLOW_START: Final = _again(
-    """0 slow_sync * seconds=0.3
-1.5 cut leader:1>n1
-1.5 cut leader:1>n2
-1.5 cut leader:1>n3
-2.2 crash leader:1
-2.2 heal *
-3.8 start *
-4 slow_sync * seconds=0""",
-    4,
-    6,
-    5,
-)
-"""The leader commits what nobody else learns of and dies; its successor's first entry takes long to be durable."""
-OLD_REPLIES: Final = _again(
-    """0 clock_rate leader:1 rate=0.3
-0 slow n1>leader:1 seconds=1.8
-0 slow n2>leader:1 seconds=1.8
-0 slow n3>leader:1 seconds=1.8
-2.5 cut leader:1>n1
-2.5 cut leader:1>n2
-2.5 cut leader:1>n3
-2.5 cut c2-leader:1
-2.5 cut c3-leader:1
-6 heal *
-6.1 clock_rate n1 rate=1
-6.1 clock_rate n2 rate=1
-6.1 clock_rate n3 rate=1""",
-    4,
-    9,
-    3,
-)
-"""The followers' replies take long to reach a leader that does not reach them any more."""
-OVERWRITTEN: Final = _again(
-    """0 partition leader:1,c1,c2/*
-2 heal *
-3 crash *
-3.3 start *""",
-    4,
-    5,
-    5,
-)
-"""A leader that was cut off comes back, its tail is replaced, and everybody dies."""
-SLOW_FOLLOWER: Final = _again(
-    """0 slow_sync follower:1 seconds=0.6
-1.5 crash follower:1
-2.5 start *
-2.6 slow_sync * seconds=0""",
-    4,
-    4,
-    6,
-)
-"""A follower whose disk is slow dies."""
-
-
-def _undisturbed() -> Callable[[World], None]:
-    """A member that was cut off comes back: whoever leads meanwhile goes on in the same term."""
-    led: dict[str, int] = {}
-
-    def look(world: World) -> None:
-        leaders = {
-            node.name: node.cluster.engine.groups[1].term
-            for node in world.nodes
-            if node.up and (group := node.cluster.engine.groups.get(1)) is not None and group.is_leader
-        }
-        if ISOLATED_S - 1.5 < world.loop.time() < ISOLATED_S:
-            led.update(leaders)
-        elif world.loop.time() > ISOLATED_S + 3 and led != leaders and led:
-            text = f"group 1 was led by {led}, is led by {leaders} after a member that was cut off came back"
-            world.fail("undisturbed-leader", text, sorted(led | leaders))
-
-    return look
-
-
-ISOLATED_S: Final = 10.0
-RETURN: Final = f"4 partition follower:1/*\n{ISOLATED_S} heal *\n{ISOLATED_S + 6} calm *"
 
 
 def _without(**rules: bool) -> Rules:
@@ -296,7 +140,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "vote-for-any-log",
         "a voter does not compare the candidate's log with its own",
         ("leader-completeness",),
-        "random",
+        "scripted",
         Hunt(BUSY, LEFT_BEHIND),
         on_group=do.votes_for_any_log,
     ),
@@ -320,7 +164,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "trust-stored-commit",
         "a restarted member takes the end of its log for committed (rule 8)",
         ("durable-quorum", "committed-entries-never-change"),
-        "random",
+        "scripted",
         Hunt(BUSY, OWN_TAIL),
         on_group=do.commit_index_trusted,
     ),
@@ -345,15 +189,15 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "read-unconfirmed",
         "a leader serves reads without asking a quorum whether it still leads (rule 14)",
         ("linearizable",),
-        "random",
-        Hunt(BUSY, DEPOSED),
+        "scripted",
+        Hunt(MANY, DEPOSED),
         rules=_without(confirm_reads=False),
     ),
     Mutation(
         "read-before-own-commit",
         "a new leader reads before it has committed in its term (rule 14)",
         ("linearizable",),
-        "random",
+        "scripted",
         Hunt(BUSY, SLOW_START),
         rules=_without(reads_after_own_commit=False),
     ),
@@ -361,8 +205,8 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         "old-confirmations",
         "a reply to a probe from before the read confirms the read (rule 14)",
         ("linearizable",),
-        "random",
-        Hunt(BUSY, OLD_REPLIES),
+        "scripted",
+        Hunt(MANY, OLD_REPLIES),
         on_group=do.old_confirmations_count,
     ),
 )
@@ -388,7 +232,7 @@ _LOG: Final[tuple[Mutation, ...]] = (
         "truncation-not-logged",
         "a truncation is not written: the removed entries are back after a restart",
         ("no-replica-stops", "durable-state-survives"),
-        "random",
+        "scripted",
         Hunt(BUSY, OVERWRITTEN),
         on_group=do.truncation_not_logged,
     ),
@@ -396,7 +240,7 @@ _LOG: Final[tuple[Mutation, ...]] = (
         "ignore-failed-sync",
         "a sync that failed counts as done",
         ("durable-state-survives", "no-replica-stops"),
-        "random",
+        "scripted",
         Hunt(
             DENSE,
             "5 fail_sync n1\n5.5 crash n1 power=yes\n6.5 start n1\n8 fail_sync n2\n9 crash n2\n10 start n2",
@@ -407,7 +251,7 @@ _LOG: Final[tuple[Mutation, ...]] = (
         "torn-tail-accepted",
         "recovery takes records whose checksum is wrong",
         ("committed-entries-never-change", "no-replica-stops"),
-        "random",
+        "scripted",
         Hunt(DENSE, POWER_LOSS),
         around=do.torn_tail_accepted,
     ),
@@ -450,7 +294,7 @@ _STATE: Final[tuple[Mutation, ...]] = (
         "checkpoint-ahead-of-log",
         "a replica applies and checkpoints what its own log does not hold durably (rule 21)",
         ("no-replica-stops",),
-        "random",
+        "scripted",
         Hunt(BUSY.but(limits=SMALL_LOGS), SLOW_FOLLOWER),
         rules=_without(apply_durable=False),
         on_group=do.checkpoint_ahead_of_log,
@@ -486,8 +330,8 @@ _ANSWERS: Final[tuple[Mutation, ...]] = (
         "lost-when-deposed",
         "a leader that steps down calls what it had proposed definitely failed",
         ("definite-failures-never-applied", "exactly-once"),
-        "random",
-        Hunt(NETWORK),
+        "scripted",
+        Hunt(BUSY, UNHEARD),
         on_group=do.lost_when_deposed,
     ),
     Mutation(
@@ -501,15 +345,15 @@ _ANSWERS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "router-lost-is-definite",
         "a router that lost its stream to the leader says that nothing was applied",
-        ("definite-failures-never-applied",),
-        "random",
-        Hunt(DENSE.but(mixes=("network", "process"))),
+        ("definite-failures-never-applied", "exactly-once"),
+        "scripted",
+        Hunt(DENSE, NO_ANSWER),
         on_start=do.forward_lost_is_definite,
     ),
     Mutation(
         "client-lost-is-definite",
         "a client that lost its connection takes its requests for not sent",
-        ("definite-failures-never-applied",),
+        ("definite-failures-never-applied", "exactly-once"),
         "random",
         Hunt(DENSE.but(mixes=("network", "process"))),
         around=do.client_lost_is_definite,
@@ -522,19 +366,16 @@ _CALM: Final[tuple[Mutation, ...]] = (
         "a member stands for election without asking first (rule 15)",
         ("undisturbed-leader",),
         "liveness",
-        Hunt(DENSE, RETURN, watch=_undisturbed),
+        Hunt(DENSE, RETURN, watch=undisturbed),
         rules=_without(pre_vote=False),
     ),
     Mutation(
-        "no-hints",
-        "a rejected append is repaired one entry at a time (rule 17)",
+        "no-stale-answer",
+        "a message of a lower term gets no answer: its sender never learns that it is late (rule 2)",
         ("progress",),
         "liveness",
-        Hunt(
-            DENSE.but(pace=Pace(think_mean_s=0.02, tasks=2), duration_s=90.0),
-            "4 partition leader:1/*\n30 calm *",
-        ),
-        rules=_without(hints=False),
+        Hunt(play.SETUP, scene=play.candidate_ahead),
+        rules=_without(terms=False),
     ),
 )
 

@@ -339,7 +339,7 @@ async def unproved_tail(stage: Stage) -> None:
     await stage.exchange("n1", "n2")
     await stage.propose("n2", "x", "y")
     await stage.exchange("n1", "n2")
-    stage.compact("n2", 7)
+    stage.compact("n2", stage.group("n3").last_index - 1)
     stage.drop()
     for _ in range(4):  # hints lead below the compacted log: a snapshot is due, heartbeats go on
         await stage.step(BEAT_S)
@@ -380,7 +380,7 @@ async def late_snapshot(stage: Stage) -> None:
     for _ in range(2):
         await stage.exchange("n1", "n2")
         await stage.step(BEAT_S)
-    stage.compact("n1", 8)
+    stage.compact("n1", stage.group("n1").machine.applied_index)
     stage.drop()
     chunks: list[raft_pb2.RaftMessage] = []
     for _ in range(8):
@@ -399,3 +399,20 @@ async def late_snapshot(stage: Stage) -> None:
     for _ in range(3):
         await stage.exchange("n2", "n3")
         await stage.step(BEAT_S)
+
+
+async def candidate_ahead(stage: Stage) -> None:
+    """A member stood for election, nobody got its request, and its term is above that of the leader who goes on."""
+    everyone = ("n1", "n2", "n3")
+    await stage.elect("n1", "n2")
+    await stage.commit("n1", "a")
+    await stage.step(QUIET_S)
+    stage.drop()
+    stage.stand("n2")
+    await stage.step()
+    await stage.deliver("n2", "n3")
+    await stage.deliver("n3", "n2")
+    stage.drop()
+    await stage.exchange("n1", "n3")
+    await stage.propose("n1", "b")
+    await stage.exchange(*everyone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -29,9 +29,12 @@ REGRESSIONS = [
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     """Refusing thousands of inputs is no news."""
+    before = structlog.get_config()
     structlog.configure(processors=[_drop])
+    yield
+    structlog.configure(**before)
 
 
 def _drop(*_: object) -> structlog.typing.EventDict:

@@ -89,10 +89,10 @@ def test_one_file_imports_the_core() -> None:
 
 
 def test_no_name_mangled_attribute_is_touched() -> None:
-    """Private attributes of the core's classes are left alone in all of kv/."""
+    """Private attributes of the core's classes are left alone in all of kv/ but the simulator's mutations."""
     assert [
         path.name for path in SOURCES if re.search(r"_(SyncObj|Serializer|Transport)__", path.read_text())
-    ] == []
+    ] == ["mutations.py"]
 
 
 @pytest.mark.parametrize("name", ["monotonicTime", "createJournal", "createPoller", "PIPE_NOTIFIER_ENABLED"])

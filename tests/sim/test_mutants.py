@@ -26,13 +26,14 @@ QUICK = (
     "trust-stored-commit",
     "compact-above-checkpoint",
     "reply-when-proposed",
+    "vote-for-any-log",
+    "truncation-not-logged",
 )
 SEEDS = range(1, 31)
 
 
-def of_kind(kind: str) -> list[Mutation]:
-    """The mutants of a kind."""
-    return [one for one in MUTANTS if one.kind == kind]
+SCENES = [one for one in MUTANTS if one.hunt.scene is not None]
+SCHEDULES = [one for one in MUTANTS if one.hunt.schedule is not None]
 
 
 def healthy(one: Mutation) -> Mutation:
@@ -45,15 +46,17 @@ def name_of(one: Mutation) -> str:
     return one.name
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(one.name for one in of_kind("scripted"))])
+@pytest.mark.parametrize("name", [*QUICK, *(one.name for one in SCENES)])
 def test_a_mutant_is_caught_within_seconds(name: str) -> None:
-    """Each scripted mutant, and each that is quick to find, violates a property that was expected of it."""
+    """Each mutant that has a scene, and each that is quick to find, violates a property that was expected of it."""
     one = mutant(name)
     caught = hunt(one, SEEDS, wall=time.monotonic, budget_s=60)
     assert caught.property in one.expected, caught
 
 
-@pytest.mark.parametrize("one", of_kind("scripted"), ids=name_of)
+@pytest.mark.parametrize(
+    "one", [*SCENES, *(pytest.param(one, marks=pytest.mark.slow) for one in SCHEDULES)], ids=name_of
+)
 def test_a_script_ends_well_with_all_rules_in_force(one: Mutation) -> None:
     """The schedules that catch mutants are safe for the code that ships, and it converges after them."""
     report = run(healthy(one), 1)
