@@ -145,6 +145,7 @@ def rows(
 def document(found: Sequence[Row], runs: int) -> Iterator[str]:
     """The lines of the page about the mutants."""
     yield from INTRODUCTION.format(count=len(found), runs=runs).splitlines()
+    yield ""
     yield f"| {' | '.join(HEADERS)} |"
     yield f"|{'---|' * len(HEADERS)}"
     for row in found:
@@ -178,8 +179,9 @@ CLOSING: Final = """
 - Rule 17 (`hints`) is for speed here. Without it the guard repairs a log one entry for each round trip (the core
   alone: one for each heartbeat), and a replica has no more entries that conflict than its partition has commands in
   flight. A hunt of a minute for what it would break found nothing; `tests/raft/test_calm_rules.py` shows the speed.
-- A read waits until its index is applied (part of rule 14). At a leader all that is committed is applied in the same
-  turn, so the wait is not seen; the replica asserts it.
+- A read waits until its index is applied (part of rule 14). A leader applies what is committed in the same turn (256
+  entries at most), and the round that confirms it takes longer, so the wait is not seen: a hunt of a minute found
+  nothing. It is needed where more than that is committed at once; the replica asserts it.
 - Rule 13 (`entry_limits`) keeps what correct replicas never send out of the core. No schedule of faults makes a
   correct replica send it; `tests/raft/test_rules.py` and the fuzz targets do.
 - Rule 12 (nothing raises into the core) has no switch: it is where the errors of every other mutant end, as
@@ -192,5 +194,5 @@ CLOSING: Final = """
 ## What the names mean
 
 A mutant that is `no-replica-stops` was caught by an assertion of production code, or by its refusal to start
-from what it finds on its disk: the damage was noticed by the node itself before any client could see it.
+from what it finds on its disk. The run ends there, so what clients would have seen without that check is not known.
 """
