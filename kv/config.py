@@ -61,6 +61,8 @@ class RaftConfig:
     election_min_s: float
     election_max_s: float
     leader_fallback_s: float
+    lease_s: float
+    clock_drift_max: float
     segment_bytes: int
     entry_bytes_max: int
     log_cache_bytes_max: int
@@ -89,6 +91,11 @@ class PartitionConfig:
     scan_page_bytes: int
     scan_page_items: int
     request_timeout_s: float
+    session_wait_s: float
+    all_write_timeout_s: float
+    scan_snapshots_max: int
+    scan_snapshot_bytes_max: int
+    scan_snapshot_idle_s: float
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -151,6 +158,10 @@ class NodeConfig(BaseSettings):
     election_min_ms: Milliseconds = 600
     election_max_ms: Milliseconds = 1200
     leader_fallback_ms: Milliseconds = Field(default_factory=lambda data: data["election_min_ms"])
+    # A leader answers LEASE reads for so long after a round that a quorum confirmed; 0 switches LEASE off.
+    lease_ms: int = Field(default_factory=lambda data: data.get("election_min_ms", 0) * 4 // 5, ge=0)
+    # By which part of its rate any clock may run fast or slow; LEASE relies on it, nothing else does.
+    clock_drift_max: float = Field(default=0.05, ge=0.0, lt=1.0, allow_inf_nan=False)
     segment_bytes: Bytes = 64 * MIB
     log_cache_bytes_max: Bytes = 4 * MIB  # per group
     log_retain_bytes: Bytes = 16 * MIB  # per group
@@ -174,6 +185,11 @@ class NodeConfig(BaseSettings):
     scan_page_bytes: Bytes = 256 * KIB
     scan_page_items: Count = 1000
     request_timeout_ms: Milliseconds = 5000
+    session_wait_ms: Milliseconds = 500  # a SESSION read waits so long for its replica to catch up
+    all_write_timeout_ms: Milliseconds = 1000  # a write at level ALL waits so long for the last replica
+    scan_snapshots_max: Count = 16  # per partition
+    scan_snapshot_bytes_max: Bytes = 16 * MIB  # per partition: what writes have replaced under open scans
+    scan_snapshot_idle_ms: Milliseconds = 10_000
 
     # router
     forward_in_flight_max: Count = 4096
@@ -257,6 +273,8 @@ class NodeConfig(BaseSettings):
             election_min_s=self.election_min_ms / 1000,
             election_max_s=self.election_max_ms / 1000,
             leader_fallback_s=self.leader_fallback_ms / 1000,
+            lease_s=self.lease_ms / 1000,
+            clock_drift_max=self.clock_drift_max,
             segment_bytes=self.segment_bytes,
             entry_bytes_max=self.entry_bytes_max,
             log_cache_bytes_max=self.log_cache_bytes_max,
@@ -285,6 +303,11 @@ class NodeConfig(BaseSettings):
             scan_page_bytes=self.scan_page_bytes,
             scan_page_items=self.scan_page_items,
             request_timeout_s=self.request_timeout_ms / 1000,
+            session_wait_s=self.session_wait_ms / 1000,
+            all_write_timeout_s=self.all_write_timeout_ms / 1000,
+            scan_snapshots_max=self.scan_snapshots_max,
+            scan_snapshot_bytes_max=self.scan_snapshot_bytes_max,
+            scan_snapshot_idle_s=self.scan_snapshot_idle_ms / 1000,
         )
 
     def advice(self) -> tuple[str, ...]:

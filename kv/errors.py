@@ -44,6 +44,9 @@ METADATA_VALUE_CHARS_MAX = 256
 METADATA_ITEMS_MAX = 8
 """More entries than this are dropped on the wire, the last ones first."""
 
+OUTCOME_KEY = "token"
+"""Metadata key of the outcome token."""
+
 _DEFINITE_KEY = "definite"
 _CUT_MARK = "..."
 
@@ -86,10 +89,11 @@ class KVError(Exception):
     """The root of all errors that this system raises on purpose.
 
     Attributes of the class: `reason` (stable, UPPER_SNAKE), `grpc_status`,
-    `http_status`, `exit_code`, `hint` (what to do next), `applied` (True: it certainly
-    happened). Attributes of the instance: `message`, `metadata`, `definite`.
+    `http_status`, `exit_code`, `hint` (what to do next), `hint_if_definite` (what to do
+    if it is definite, where that is something else), `applied` (True: it certainly
+    happened). Attributes of the instance: `message`, `metadata`, `definite`, `advice`.
 
-    `str(error)` is the message followed by the hint. `metadata` values are turned into
+    `str(error)` is the message followed by the advice: the hint for its definiteness. `metadata` values are turned into
     text. `definite` may weaken a class to indefinite; it strengthens only those classes
     that set `may_be_definite`.
     """
@@ -99,6 +103,7 @@ class KVError(Exception):
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[ExitCode] = ExitCode.GENERAL
     hint: ClassVar[str] = "Look at the log of the node that answered."
+    hint_if_definite: ClassVar[str] = ""
     applied: ClassVar[bool] = False
     may_be_definite: ClassVar[bool] = False
     definite: bool = False
@@ -119,8 +124,18 @@ class KVError(Exception):
             self.definite = definite and self.may_be_definite
         super().__init__(self.message)
 
+    @property
+    def token(self) -> str | None:
+        """By what to ask for the outcome of the write (see `kv.outcome`), where the outcome is unknown and can be asked for."""
+        return self.metadata.get(OUTCOME_KEY)
+
+    @property
+    def advice(self) -> str:
+        """What to do next: what did not happen needs no look at what is there."""
+        return (self.definite and self.hint_if_definite) or self.hint
+
     def __str__(self) -> str:
-        return self.message + _hint_suffix(self.hint)
+        return self.message + _hint_suffix(self.advice)
 
     def __repr__(self) -> str:
         return (
@@ -227,6 +242,39 @@ class Conflict(DefiniteError):
     hint = "Read the key again and decide anew."
 
 
+class NotAnInteger(DefiniteError):
+    """An increment found a value that is not a signed 64-bit integer in decimal text; nothing was written."""
+
+    reason = "NOT_AN_INTEGER"
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    http_status = 409
+    exit_code = ExitCode.CONFLICT
+    hint = "Increment only keys that hold decimal text, or put one there first."
+
+
+class IntegerOverflow(DefiniteError):
+    """The sum of an increment does not fit into a signed 64-bit integer; nothing was written."""
+
+    reason = "INTEGER_OVERFLOW"
+    grpc_status = GrpcStatus.OUT_OF_RANGE
+    http_status = 409
+    exit_code = ExitCode.CONFLICT
+    hint = "Use a smaller delta, or put a new number into the key."
+
+
+class OutcomeDecided(DefiniteError):
+    """A late copy of a write that an outcome query has declared not applied; it was refused.
+
+    Metadata: `session`, `sequence`.
+    """
+
+    reason = "OUTCOME_DECIDED"
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    http_status = 409
+    exit_code = ExitCode.CONFLICT
+    hint = "It was not applied and never will be under this request id: send it as a new write."
+
+
 # --- the right request at the wrong place ----------------------------------------------------------
 
 
@@ -312,6 +360,72 @@ class ReplicaStopped(DefiniteError):
     hint = "Retry at another node; have the operator read the replica's log and rejoin it."
 
 
+# --- a promise that cannot be kept now -------------------------------------------------------------
+
+
+class LeaseRefused(DefiniteError):
+    """LEASE reads are switched off, or the lease is too long for the clocks that the configuration allows."""
+
+    reason = "LEASE_REFUSED"
+    grpc_status = GrpcStatus.FAILED_PRECONDITION
+    http_status = 412
+    hint = "Read LINEARIZABLE, or set lease_ms below election_min_ms by more than clock_drift_max allows."
+
+
+class TooStale(DefiniteError):
+    """No replica that was asked can answer within the age that a BOUNDED read allows. Metadata: `max_age_ms`."""
+
+    reason = "TOO_STALE"
+    grpc_status = GrpcStatus.UNAVAILABLE
+    http_status = 503
+    exit_code = ExitCode.UNAVAILABLE
+    hint = "Retry, allow a greater age, or read STALE and look at the age in the evidence."
+
+
+class BehindSession(DefiniteError):
+    """The replica has not reached what the session has seen. Metadata: `index`, wanted; `applied_index`, had."""
+
+    reason = "BEHIND_SESSION"
+    grpc_status = GrpcStatus.UNAVAILABLE
+    http_status = 503
+    exit_code = ExitCode.UNAVAILABLE
+    hint = "Retry, at another replica if there is one; the leader is never behind for long."
+
+
+class TooFewReplicas(DefiniteError):
+    """Fewer replicas answered than a QUORUM or ALL read asks for. Metadata: `answered`, `wanted`."""
+
+    reason = "TOO_FEW_REPLICAS"
+    grpc_status = GrpcStatus.UNAVAILABLE
+    http_status = 503
+    exit_code = ExitCode.UNAVAILABLE
+    hint = "Retry, or ask for fewer replicas."
+
+
+class SnapshotGone(DefiniteError):
+    """The state that a scan reads at one index is no longer kept. Metadata: `cause`."""
+
+    reason = "SNAPSHOT_GONE"
+    grpc_status = GrpcStatus.ABORTED
+    http_status = 410
+    exit_code = ExitCode.UNAVAILABLE
+    hint = "Start the scan again, read its pages faster, or scan a smaller range."
+
+
+class NotOnAllReplicas(KVError):
+    """A write at level ALL was applied, and is on a majority's disks, but not proved on every replica in time.
+
+    The write stands, once. Metadata: `revision`, `missing` (node ids, comma separated).
+    """
+
+    reason = "NOT_ON_ALL_REPLICAS"
+    grpc_status = GrpcStatus.DEADLINE_EXCEEDED
+    http_status = 504
+    exit_code = ExitCode.DEADLINE
+    applied = True
+    hint = "Do not send it again: it was applied. See which replica is down, or write at level QUORUM."
+
+
 # --- sessions --------------------------------------------------------------------------------------
 
 
@@ -351,6 +465,7 @@ class UnknownOutcome(IndefiniteError):
     reason = "UNKNOWN_OUTCOME"
     grpc_status = GrpcStatus.UNKNOWN
     http_status = 500
+    hint = "Ask for the outcome with the token in the metadata, or read before you write again."
 
 
 class DeadlineExceeded(KVError):
@@ -362,6 +477,7 @@ class DeadlineExceeded(KVError):
     exit_code = ExitCode.DEADLINE
     may_be_definite = True
     hint = "Read before you write again, or retry with the same session and a longer deadline."
+    hint_if_definite = "It did not happen: send it again, with a longer deadline."
 
 
 class Internal(IndefiniteError):
@@ -465,9 +581,17 @@ def _from_foreign(code: int, details: str, *, sent: bool) -> KVError:
 def _decode(reason: str, message: str, metadata: Mapping[str, str], definite: bool) -> KVError:
     cls = REGISTRY.get(reason)
     if cls is not None:
-        return cls(message.removesuffix(_hint_suffix(cls.hint)), metadata=metadata, definite=definite)
+        return cls(_without_hint(message, cls), metadata=metadata, definite=definite)
     error = _unknown(reason, DefiniteError if definite else IndefiniteError)
-    return error(message.removesuffix(_hint_suffix(error.hint)), metadata=metadata)
+    return error(_without_hint(message, error), metadata=metadata)
+
+
+def _without_hint(message: str, cls: type[KVError]) -> str:
+    """Return the message without the hint of its class, whichever the sender put behind it."""
+    for hint in (cls.hint, cls.hint_if_definite):
+        if hint:
+            message = message.removesuffix(_hint_suffix(hint))
+    return message
 
 
 def _unknown(reason: str, base: type[KVError]) -> type[KVError]:

@@ -4,6 +4,9 @@ A Raft member is its log. A node that comes back with an empty directory under i
 is not that member: it would vote again in a term in which it has voted, or help to elect a
 leader without entries that it acknowledged. So each directory has a random incarnation, each
 node remembers on disk the incarnation by which it first met each peer, and refuses another.
+
+A directory without its log is no better than an empty one. The log's folder is made before the
+identity: an identity without it can only mean that the log was taken away, and is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from kv.errors import InvalidArgument
 IDENTITY_FILE = "node.json"
 PEERS_FILE = "peers.json"
 LOCK_FILE = "lock"
+LOG_FOLDER = "wal"
 FORMAT = 1
 
 
@@ -28,9 +32,11 @@ class DataDirectory:
     def __init__(self, path: Path, node_id: str, cluster: str, fresh_incarnation: int) -> None:
         """Opens or makes the directory; `fresh_incarnation` (random, not 0) is used if it is new.
 
-        Raises InvalidArgument if it belongs to another node or cluster, is in use, or its files are damaged.
+        Raises InvalidArgument if it belongs to another node or cluster, is in use, its files are damaged,
+        or its log was taken away.
         """
         self.path = path
+        self.log_folder = path / LOG_FOLDER
         path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -52,6 +58,8 @@ class DataDirectory:
         file = self.path / IDENTITY_FILE
         identity = _load(file)
         if not identity:
+            self.log_folder.mkdir(exist_ok=True)
+            _sync_directory(self.path)  # not both at once: a crash may keep the later one only
             identity = {
                 "format": FORMAT,
                 "node_id": node_id,
@@ -60,7 +68,9 @@ class DataDirectory:
             }
             write_durably(file, json.dumps(identity).encode())
         self._check(identity, node_id, cluster)
-        return _incarnation(identity.get("incarnation"), file)
+        incarnation = _incarnation(identity.get("incarnation"), file)
+        self._check_log()
+        return incarnation
 
     def _check(self, identity: dict[str, Any], node_id: str, cluster: str) -> None:
         if identity.get("format") != FORMAT:
@@ -72,6 +82,15 @@ class DataDirectory:
                 raise InvalidArgument(
                     f"{self.path} belongs to {name} {identity.get(name)!r}, not {wanted!r}: name the right directory"
                 )
+
+    def _check_log(self) -> None:
+        """Refuse a directory whose log was taken away: this node would vote and acknowledge as one that forgot."""
+        if not self.log_folder.is_dir():
+            raise InvalidArgument(
+                f"{self.log_folder} is gone, but the directory was used: put it back as it was, "
+                "or move the whole directory away and go on as after a lost disk",
+                metadata={"log_folder": self.log_folder},
+            )
 
     def known(self, peer: str, incarnation: int) -> bool:
         """Whether `incarnation` is the one by which the peer is known; the first one is remembered durably.
@@ -99,7 +118,12 @@ def write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Makes durable which files the directory has."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

@@ -33,7 +33,7 @@ from kv.cluster.map import ClusterMap, decode, from_proto
 from kv.config import NodeConfig
 from kv.errors import KVError, Unavailable
 from kv.identity import DataDirectory, write_durably
-from kv.ids import NodeId
+from kv.ids import GroupId, NodeId
 from kv.internal.v1 import peer_pb2
 from kv.partition.store import StoreError
 from kv.raft.files import OsFiles
@@ -88,8 +88,6 @@ class Node:
         self._directory = DataDirectory(
             config.data_dir, config.node_id, config.cluster, secrets.randbits(63) | 1
         )
-        wal_path = config.data_dir / "wal"
-        wal_path.mkdir(exist_ok=True)
         self._links = PeerLinks(
             me=config.node_id,
             cluster=config.cluster,
@@ -101,7 +99,7 @@ class Node:
         rng = Random(secrets.randbits(64))
         self.parts = Assembly(
             config,
-            files=files(str(wal_path)),
+            files=files(str(self._directory.log_folder)),
             stores=config.data_dir / "partitions",
             shell=self._shell,
             links=self._links,
@@ -159,6 +157,7 @@ class Node:
             ready=self.parts.unready_reason,
             registry=self.parts.metrics.registry,
             timeout_s=self.config.request_timeout_ms / 1000,
+            cluster=self.config.cluster,
         )
         await self._http.start()
 
@@ -188,12 +187,16 @@ class Node:
     def _load_map(self) -> None:
         path = self.config.data_dir / MAP_FILE
         if path.exists():
-            self.parts.use(decode(path.read_bytes()))
+            self._use(decode(path.read_bytes()))
 
     def _learned(self, newer: ClusterMap) -> None:
         write_durably(self.config.data_dir / MAP_FILE, newer.encode())
         log.info("cluster map", epoch=newer.epoch, partitions=len(newer.partitions))
+        self._use(newer)
+
+    def _use(self, newer: ClusterMap) -> None:
         self.parts.use(newer)
+        self._forwarders.follow(info.id for info in newer.nodes if info.id != self.config.node_id)
 
     async def _ask_peers(self) -> ClusterMap | None:
         best: ClusterMap | None = None
@@ -214,11 +217,12 @@ class Node:
 
     # ------------------------------------------------------------ what the parts and the gateway ask
 
-    async def execute(self, raw_batch: bytes, timeout_s: float) -> bytes:
-        """Carries a batch of the gateway through the router; raises its `KVError`."""
+    async def execute(self, raw_batch: bytes, timeout_s: float, partition: GroupId = 0) -> bytes:
+        """Carries a batch of the gateway through the router, by its keys or to the partition; raises its `KVError`."""
         batch = parse(kv_pb2.BatchRequest, raw_batch, len(raw_batch))
         check_batch(batch)
-        return await self.parts.router.request(batch, self.parts.router.deadline(timeout_s * 1000))
+        deadline = self.parts.router.deadline(timeout_s * 1000)
+        return await self.parts.router.request(batch, deadline, partition=partition)
 
     def _forwarder(self, node: NodeId) -> Forwarder:
         return self._forwarders.get(node)

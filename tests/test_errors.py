@@ -26,6 +26,7 @@ from kv.errors import (
     IndefiniteError,
     KVError,
     NotLeader,
+    NotOnAllReplicas,
     Overloaded,
     ResultEvicted,
     Unavailable,
@@ -42,9 +43,11 @@ CLASSES = sorted(REGISTRY.values(), key=lambda cls: cls.reason)
 DEFINITE = {
     "INVALID_ARGUMENT", "KEY_EMPTY", "KEY_TOO_LONG", "VALUE_TOO_LARGE", "REQUEST_TOO_LARGE", "CROSS_PARTITION",
     "UNIMPLEMENTED", "NOT_FOUND", "CONDITION_FAILED", "WRONG_PARTITION", "NOT_LEADER", "WRONG_CLUSTER", "NO_LEADER",
-    "UNAVAILABLE", "OVERLOADED", "DISK_FULL", "REPLICA_STOPPED", "SESSION_EXPIRED",
+    "UNAVAILABLE", "OVERLOADED", "DISK_FULL", "REPLICA_STOPPED", "SESSION_EXPIRED", "NOT_AN_INTEGER",
+    "INTEGER_OVERFLOW", "OUTCOME_DECIDED", "LEASE_REFUSED", "TOO_STALE", "BEHIND_SESSION", "TOO_FEW_REPLICAS",
+    "SNAPSHOT_GONE",
 }  # fmt: skip
-INDEFINITE = {"UNKNOWN_OUTCOME", "RESULT_EVICTED", "INTERNAL", "DEADLINE_EXCEEDED"}
+INDEFINITE = {"UNKNOWN_OUTCOME", "RESULT_EVICTED", "INTERNAL", "DEADLINE_EXCEEDED", "NOT_ON_ALL_REPLICAS"}
 
 any_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.reason)
 plain_text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80)
@@ -123,6 +126,16 @@ def test_deadline_keeps_its_instance_flag(definite: bool) -> None:
     assert over_grpc(error).definite is definite
 
 
+@pytest.mark.parametrize("definite", [True, False])
+def test_deadline_advises_by_its_definiteness(definite: bool) -> None:
+    """Only a write that may have happened is to be looked for first; the advice is said once, also after the wire."""
+    error = DeadlineExceeded("late", definite=definite)
+    assert ("Read before you write" in str(error)) is not definite
+    for arrived in (from_proto(to_proto(error)), over_grpc(error)):
+        assert arrived.message == "late"
+        assert str(arrived) == str(error) == f"late. {error.advice}"
+
+
 def test_certainty_is_weakened_but_never_gained() -> None:
     """A flag may make a definite error indefinite, but no flag, not even a peer's, makes an indefinite one definite."""
     assert not Overloaded("x", definite=False).definite
@@ -131,9 +144,9 @@ def test_certainty_is_weakened_but_never_gained() -> None:
     assert not from_proto(kv_pb2.Error(reason="OVERLOADED", message="x", definite=False)).definite
 
 
-def test_result_evicted_is_applied() -> None:
-    """Only an evicted result says that the request certainly happened."""
-    assert [cls for cls in CLASSES if cls.applied] == [ResultEvicted]
+def test_which_errors_say_that_it_happened() -> None:
+    """Only an evicted result, and a write that is not everywhere, say that the request certainly happened."""
+    assert [cls for cls in CLASSES if cls.applied] == [NotOnAllReplicas, ResultEvicted]
 
 
 @pytest.mark.parametrize(("definite", "base"), [(True, DefiniteError), (False, IndefiniteError)])

@@ -89,6 +89,28 @@ def test_damage_is_refused(tmp_path: Path, damage: Callable[[], tuple[str, bytes
     opened(tmp_path).close()
 
 
+def test_a_directory_without_its_log_is_refused(tmp_path: Path) -> None:
+    """A directory that has an identity and no log folder is refused, and left as it is; with the folder it is opened."""
+    first = opened(tmp_path)
+    log_folder = first.log_folder
+    first.close()
+    aside = log_folder.rename(tmp_path / "aside")
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="is gone") as caught:
+            opened(tmp_path)
+        assert caught.value.definite
+        assert not log_folder.exists()
+    aside.rename(log_folder)
+    opened(tmp_path).close()
+
+
+def test_a_start_that_ended_before_the_identity_is_a_fresh_one(tmp_path: Path) -> None:
+    """The log folder comes before the identity: a crash between the two leaves a directory that can be made anew."""
+    opened(tmp_path).close()
+    (tmp_path / IDENTITY_FILE).unlink()
+    opened(tmp_path, fresh=8).close()
+
+
 def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
     """A write replaces the content and leaves no other file."""
     for content in (b"long content", b"short"):

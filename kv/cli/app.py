@@ -12,7 +12,8 @@ import typer.main
 from typer.core import TyperGroup
 
 from kv import __version__
-from kv.cli import cluster, data, demo, serve, sim
+from kv.cli import atomic, cluster, data, demo, serve, sim
+from kv.cli import explain as explanations
 from kv.cli.output import Output, explain, note
 from kv.cli.settings import ENDPOINTS_DEFAULT, Settings, cli_table, client_url, read_file
 from kv.errors import KVError
@@ -86,7 +87,7 @@ def options(
     context.obj = Settings(client_url(endpoints), timeout, output, config)
 
 
-for _module in (data, cluster, demo, sim):
+for _module in (data, atomic, explanations, cluster, demo, sim):
     _module.register(app)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from kv.cli import output
+from kv.cli import evidence, output
 from kv.cli.output import Output
 from kv.cli.settings import Settings
 from kv.cli.text import json_field, show, to_bytes
@@ -19,7 +20,7 @@ from kv.ids import VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
     from kv.client import AsyncClient
-    from kv.client.types import Evidence, Item
+    from kv.client.types import Evidence, Item, Reading, ScanPage
 
 T = TypeVar("T")
 
@@ -31,8 +32,22 @@ IfRevision = Annotated[
     int | None, typer.Option(min=0, help="Only if the key's last write has this revision.")
 ]
 Level = Annotated[
-    str | None, typer.Option(help="linearizable (the default), or stale: whatever the replica asked has.")
+    str | None,
+    typer.Option(
+        help="linearizable (the default), lease, session, bounded:200ms, stale, quorum, quorum:2, all."
+    ),
 ]
+Prefer = Annotated[
+    str | None,
+    typer.Option(help="The replica that should serve: leader, nearest, least-loaded, local, or a node."),
+]
+WriteLevel = Annotated[
+    str | None, typer.Option(help="quorum (the default), or all: wait until every replica has it on disk.")
+]
+Verbose = Annotated[bool, typer.Option("--evidence", "-v", help="Show all of the evidence.")]
+IfAbsent = Annotated[bool, typer.Option("--if-absent", help="Only if the key does not exist.")]
+IfPresent = Annotated[bool, typer.Option("--if-present", help="Only if the key exists.")]
+IfValue = Annotated[str | None, typer.Option(help="Only if the key has this value.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -90,67 +105,170 @@ def put(
     key: Key,
     value: Annotated[str | None, typer.Argument(help="The value; - reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the value from this file.")] = None,
-    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if the key does not exist.")] = False,
-    if_present: Annotated[bool, typer.Option("--if-present", help="Only if the key exists.")] = False,
+    if_absent: IfAbsent = False,
+    if_present: IfPresent = False,
     if_revision: IfRevision = None,
-    if_value: Annotated[str | None, typer.Option(help="Only if the key has this value.")] = None,
+    if_value: IfValue = None,
+    get_previous: Annotated[
+        bool, typer.Option("--get-previous", help="Show what the key held before; -o raw writes that.")
+    ] = False,
+    write_level: WriteLevel = None,
+    verbose: Verbose = False,
 ) -> None:
     """Write one key. A condition that does not hold writes nothing and ends with status 4."""
     settings: Settings = context.obj
     data, name = read_value(value, file), to_bytes(key)
     condition = conditions(if_absent, if_present, if_revision, if_value)
-    reply = call(settings, lambda client: client.put(name, data, timeout=settings.timeout_s, **condition))
+    options: dict[str, Any] = {
+        "return_previous": get_previous,
+        "write_level": write_level,
+        "timeout": settings.timeout_s,
+    }
+    reply = call(settings, lambda client: client.put(name, data, **condition, **options))
+    show_write(
+        settings,
+        name,
+        {"revision": reply.revision, "version": reply.version},
+        reply.evidence,
+        verbose,
+        raw=_previous_raw(reply.previous) if get_previous else b"%d\n" % reply.revision,
+        previous=_Previous(get_previous, reply.previous),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Previous:
+    """What a key held before a write, if it was asked for."""
+
+    asked: bool = False
+    item: Item | None = None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """One cell, or none."""
+        return ((evidence.NOTHING if self.item is None else show(self.item.value)),) if self.asked else ()
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """One field, or none."""
+        if not self.asked:
+            return {}
+        return {"previous": None if self.item is None else item_fields(self.item)}
+
+
+def _previous_raw(item: Item | None) -> bytes:
+    return b"" if item is None else item.value
+
+
+def show_write(
+    settings: Settings,
+    key: bytes,
+    fields: dict[str, object],
+    proof: Evidence,
+    verbose: bool,
+    *,
+    raw: bytes,
+    previous: _Previous | None = None,
+) -> None:
+    """Print the reply to a write of one key: `fields` in their order, what it held before, the evidence."""
+    previous = previous or _Previous()
     match settings.output:
         case Output.TABLE:
-            cells = (show(name), str(reply.revision), str(reply.version), *_evidence_cells(reply.evidence))
-            output.table(("key", "revision", "version", *_EVIDENCE_HEADERS), [cells])
+            headers = (
+                "key",
+                *fields,
+                *(("previous",) if previous.asked else ()),
+                *evidence.headers(full=verbose),
+            )
+            shown = (_yes_no(value) for value in fields.values())
+            output.table(
+                headers, [(show(key), *shown, *previous.cells, *evidence.cells(proof, full=verbose))]
+            )
         case Output.JSON:
-            fields = {"revision": reply.revision, "version": reply.version}
-            output.record({**json_field("key", name), **fields, "evidence": evidence_fields(reply.evidence)})
+            found = {"evidence": evidence.fields(proof)}
+            output.record({**json_field("key", key), **fields, **previous.fields, **found})
         case Output.RAW:
-            output.raw(b"%d\n" % reply.revision)
+            output.raw(raw)
 
 
-def get(context: typer.Context, key: Key, level: Level = None) -> None:
+def _yes_no(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def get(
+    context: typer.Context, key: Key, level: Level = None, prefer: Prefer = None, verbose: Verbose = False
+) -> None:
     """Read one key. A missing one ends with status 3; with -o raw the value is written byte for byte."""
     settings: Settings = context.obj
     name = to_bytes(key)
-    item = call(settings, lambda client: client.get(name, level=level, timeout=settings.timeout_s))
+    options: dict[str, Any] = {"level": level, "prefer": prefer, "timeout": settings.timeout_s}
+    reading = call(settings, lambda client: client.read(name, **options))
+    item = reading.item
     if item is None:
-        raise NotFound(f"there is no key {show(name)}", metadata={"key": show(name)})
+        raise NotFound(
+            f"there is no key {show(name)}{_where(reading, verbose)}", metadata={"key": show(name)}
+        )
     match settings.output:
         case Output.TABLE:
             cells = (show(name), show(item.value), str(item.mod_revision), str(item.version))
-            headers = ("key", "value", "revision", "version", *_EVIDENCE_HEADERS)
-            output.table(headers, [(*cells, *_evidence_cells(item.evidence))])
+            headers = ("key", "value", "revision", "version", *evidence.headers(full=verbose))
+            output.table(headers, [(*cells, *evidence.cells(reading.evidence, full=verbose))])
+            _show_answers(reading, verbose)
         case Output.JSON:
-            output.record({**item_fields(item), "evidence": evidence_fields(item.evidence)})
+            found = {"evidence": evidence.fields(reading.evidence), **evidence.answers(reading.answers)}
+            output.record({**item_fields(item), **found})
         case Output.RAW:
             output.raw(item.value)
+
+
+def _where(reading: Reading, verbose: bool) -> str:
+    """Return the evidence of a miss, for its message."""
+    if not verbose:
+        return ""
+    pairs = zip(evidence.headers(full=True), evidence.cells(reading.evidence, full=True), strict=True)
+    return " (" + ", ".join(f"{name} {cell}" for name, cell in pairs) + ")"
+
+
+def _show_answers(reading: Reading, verbose: bool) -> None:
+    """Show what each replica said, below a read that asked several."""
+    if verbose and reading.answers:
+        output.line("\nwhat each replica said, the chosen one first:")
+        rows = [evidence.cells(answer, full=True) for answer in reading.answers]
+        output.table(evidence.headers(full=True), rows)
 
 
 def delete(
     context: typer.Context,
     key: Key,
-    if_present: Annotated[bool, typer.Option("--if-present", help="Only if the key exists.")] = False,
+    if_absent: IfAbsent = False,
+    if_present: IfPresent = False,
     if_revision: IfRevision = None,
-    if_value: Annotated[str | None, typer.Option(help="Only if the key has this value.")] = None,
+    if_value: IfValue = None,
+    get_previous: Annotated[
+        bool, typer.Option("--get-previous", help="Show what the key held before; -o raw writes that.")
+    ] = False,
+    write_level: WriteLevel = None,
+    verbose: Verbose = False,
 ) -> None:
     """Remove one key. A missing one is no error, unless a condition asks for it."""
     settings: Settings = context.obj
     name = to_bytes(key)
-    condition = conditions(False, if_present, if_revision, if_value)
-    reply = call(settings, lambda client: client.delete(name, timeout=settings.timeout_s, **condition))
-    match settings.output:
-        case Output.TABLE:
-            cells = (show(name), "yes" if reply.deleted else "no", str(reply.revision))
-            headers = ("key", "deleted", "revision", *_EVIDENCE_HEADERS)
-            output.table(headers, [(*cells, *_evidence_cells(reply.evidence))])
-        case Output.JSON:
-            fields = {"deleted": reply.deleted, "revision": reply.revision}
-            output.record({**json_field("key", name), **fields, "evidence": evidence_fields(reply.evidence)})
-        case Output.RAW:
-            output.raw(b"%d\n" % reply.deleted)
+    condition = conditions(if_absent, if_present, if_revision, if_value)
+    options: dict[str, Any] = {
+        "return_previous": get_previous,
+        "write_level": write_level,
+        "timeout": settings.timeout_s,
+    }
+    reply = call(settings, lambda client: client.delete(name, **condition, **options))
+    show_write(
+        settings,
+        name,
+        {"deleted": reply.deleted, "revision": reply.revision},
+        reply.evidence,
+        verbose,
+        raw=_previous_raw(reply.previous) if get_previous else b"%d\n" % reply.deleted,
+        previous=_Previous(get_previous, reply.previous),
+    )
 
 
 def scan(
@@ -161,6 +279,11 @@ def scan(
     limit: Annotated[int, typer.Option(min=0, help="At most this many keys; 0: all.")] = 0,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Leave the values out.")] = False,
     level: Level = None,
+    prefer: Prefer = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="If it breaks half way, go on at another index.")
+    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Read keys in order over all partitions. -o raw: key, tab, value, newline, without escapes."""
     settings: Settings = context.obj
@@ -169,17 +292,20 @@ def scan(
 
     async def run(client: AsyncClient) -> None:
         printer = ScanPrinter(settings.output, keys_only)
-        items = client.scan(
+        pages = client.scan_pages(
             prefix=to_bytes(prefix),
             start=to_bytes(start),
             end=to_bytes(end),
             limit=limit,
             keys_only=keys_only,
             level=level,
+            prefer=prefer,
+            resume=resume,
+            timeout=settings.timeout_s,
         )
-        async for item in items:
-            printer.add(item)
-        printer.finish()
+        async for page in pages:
+            printer.add_page(page)
+        printer.finish(verbose=verbose)
 
     call(settings, run)
 
@@ -192,6 +318,14 @@ class ScanPrinter:
         self._keys_only = keys_only
         self._rows: list[tuple[str, ...]] = []
         self._header = True
+        self._evidence: dict[int, dict[Evidence, None]] = {}
+
+    def add_page(self, page: ScanPage) -> None:
+        """Print the items of a page, and keep its evidence: each partition is read at one index, or it shows."""
+        for proof in page.evidence:
+            self._evidence.setdefault(proof.partition, {})[proof] = None
+        for item in page:
+            self.add(item)
 
     def add(self, item: Item) -> None:
         """Print `item`, or keep it for the table's next slice."""
@@ -200,7 +334,7 @@ class ScanPrinter:
                 value = () if self._keys_only else (show(item.value),)
                 self._rows.append((show(item.key), *value, str(item.mod_revision), str(item.version)))
                 if len(self._rows) >= SCAN_ROWS_PER_TABLE:
-                    self.finish()
+                    self._flush()
             case Output.JSON:
                 fields = item_fields(item)
                 output.record({name: fields[name] for name in fields if not self._is_value(name)})
@@ -210,8 +344,18 @@ class ScanPrinter:
     def _is_value(self, name: str) -> bool:
         return self._keys_only and name.startswith("value")
 
-    def finish(self) -> None:
-        """Print what is kept."""
+    def finish(self, *, verbose: bool = False) -> None:
+        """Print what is kept, and the evidence of each partition if it is wanted."""
+        self._flush()
+        proofs = [proof for part in sorted(self._evidence) for proof in self._evidence[part]]
+        if verbose and self._form is Output.TABLE:
+            output.line()
+            rows = [evidence.cells(proof, full=True) for proof in proofs]
+            output.table(evidence.headers(full=True), rows)
+        elif verbose and self._form is Output.JSON:
+            output.record({"evidence": [evidence.fields(proof) for proof in proofs]})
+
+    def _flush(self) -> None:
         if self._form is Output.TABLE and (self._rows or self._header):
             value = () if self._keys_only else ("value",)
             output.table(("key", *value, "revision", "version"), self._rows, show_header=self._header)
@@ -227,22 +371,3 @@ def item_fields(item: Item) -> dict[str, object]:
         "create_revision": item.create_revision,
         "version": item.version,
     }
-
-
-_EVIDENCE_FIELDS: Final = ("partition", "map_epoch", "term", "index", "node")
-_EVIDENCE_HEADERS: Final = ("partition", "served by", "term", "index")
-
-
-def _evidence_cells(evidence: Evidence | None) -> tuple[str, ...]:
-    if evidence is None:
-        return ("-",) * len(_EVIDENCE_HEADERS)
-    return (str(evidence.partition), evidence.node, str(evidence.term), str(evidence.index))
-
-
-def evidence_fields(evidence: Evidence | None) -> dict[str, object] | None:
-    """Return the evidence as JSON fields."""
-    if evidence is None:
-        return None
-    fields: dict[str, object] = {name: getattr(evidence, name) for name in _EVIDENCE_FIELDS}
-    # A write has no level.
-    return fields if evidence.level is None else {**fields, "level": evidence.level.name.lower()}

@@ -73,4 +73,7 @@ def explain(error: KVError) -> str:
         outcome = "definite: it did not and will not happen"
     else:
         outcome = "not definite: it may have happened, or may yet"
-    return f"error: {error.reason}: {error.message}\n  outcome: {outcome}\n  do: {error.hint}"
+    missing = error.metadata.get("missing")
+    lacks = f"\n  missing: {missing}" if missing else ""
+    ask = "" if error.token is None else f"\n  ask: kv outcome {error.token}"
+    return f"error: {error.reason}: {error.message}\n  outcome: {outcome}{lacks}\n  do: {error.advice}{ask}"

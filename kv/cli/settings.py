@@ -32,7 +32,7 @@ class Settings:
     @property
     def timeout_s(self) -> float | None:
         """The timeout in seconds; raises `InvalidArgument` for what is no duration."""
-        from kv.client.url import parse_duration_s  # noqa: PLC0415 - the client brings grpc
+        from kv.client.duration import parse_duration_s  # noqa: PLC0415 - the client brings grpc
 
         return None if self.timeout is None else parse_duration_s(self.timeout)
 

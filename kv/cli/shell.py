@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from kv.cli import output
 from kv.cli.cluster import NODE_HEADERS, PARTITION_HEADERS, node_rows, partition_rows
 from kv.cli.cluster_process import LocalCluster
 from kv.cli.text import show, to_bytes
-from kv.client import AsyncClient
+from kv.client import AsyncClient, Evidence
 from kv.errors import InvalidArgument, KVError
 
 PROMPT: Final = "kv> "
@@ -26,6 +26,7 @@ class Line:
 
     name: str
     arguments: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse(text: str) -> Line | None:
@@ -36,13 +37,30 @@ def parse(text: str) -> Line | None:
         raise InvalidArgument(f"cannot read the line: {error}") from error
     if not words:
         return None
-    name, *arguments = words
+    name, *rest = words
     command = COMMANDS.get(name)
     if command is None:
         raise InvalidArgument(f"there is no command {name!r}: {', '.join(COMMANDS)}")
+    arguments, options = _split(command, rest)
     if not command.arguments_min <= len(arguments) <= command.arguments_max:
         raise InvalidArgument(f"usage: {command.usage}")
-    return Line(name, tuple(arguments))
+    return Line(name, tuple(arguments), options)
+
+
+def _split(command: Command, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Part the options, a name and a value each, from the arguments."""
+    arguments: list[str] = []
+    options: dict[str, str] = {}
+    left = iter(words)
+    for word in left:
+        if not word.startswith("--"):
+            arguments.append(word)
+            continue
+        option, value = word[2:].replace("-", "_"), next(left, None)
+        if option not in command.options or option in options or value is None:
+            raise InvalidArgument(f"usage: {command.usage}")
+        options[option] = value
+    return arguments, options
 
 
 class Shell:
@@ -54,32 +72,55 @@ class Shell:
 
     async def execute(self, line: Line) -> bool:
         """Run one command; raises `KVError` for what failed."""
-        return await COMMANDS[line.name].run(self, *line.arguments)
+        return await COMMANDS[line.name].run(self, *line.arguments, **line.options)
 
-    async def put(self, key: str, value: str) -> bool:
+    async def put(self, key: str, value: str, write_level: str | None = None) -> bool:
         """Write one key."""
-        reply = await self._client.put(to_bytes(key), to_bytes(value))
-        served = f"partition {reply.evidence.partition} on {reply.evidence.node}"
-        output.line(f"ok, revision {reply.revision}, {served}")
+        reply = await self._client.put(to_bytes(key), to_bytes(value), write_level=write_level)
+        output.line(f"ok, revision {reply.revision}, {served(reply.evidence)}")
         return True
 
-    async def get(self, key: str) -> bool:
+    async def get(self, key: str, level: str | None = None, prefer: str | None = None) -> bool:
         """Read one key."""
-        item = await self._client.get(to_bytes(key))
-        output.line(
-            "(no such key)" if item is None else f"{show(item.value)}  (revision {item.mod_revision})"
-        )
+        reading = await self._client.read(to_bytes(key), level=level, prefer=prefer)
+        item = reading.item
+        found = "(no such key)" if item is None else f"{show(item.value)}  (revision {item.mod_revision})"
+        output.line(f"{found}, {served(reading.evidence)}")
+        for answer in reading.answers:
+            output.line(f"   {answer.node} is at index {answer.index}, {served(answer)}")
         return True
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, write_level: str | None = None) -> bool:
         """Remove one key."""
-        reply = await self._client.delete(to_bytes(key))
-        output.line("deleted" if reply.deleted else "(no such key)")
+        reply = await self._client.delete(to_bytes(key), write_level=write_level)
+        output.line(f"{'deleted' if reply.deleted else '(no such key)'}, {served(reply.evidence)}")
         return True
 
-    async def scan(self, prefix: str = "") -> bool:
+    async def increment(self, key: str, delta: str = "1") -> bool:
+        """Add to an integer."""
+        if not delta.removeprefix("-").isdecimal():
+            raise InvalidArgument(f"{delta!r} is no whole number")
+        reply = await self._client.increment(to_bytes(key), int(delta))
+        output.line(f"{reply.value}  (revision {reply.revision}), {served(reply.evidence)}")
+        return True
+
+    async def append(self, key: str, value: str) -> bool:
+        """Add to the end of a value."""
+        reply = await self._client.append(to_bytes(key), to_bytes(value))
+        output.line(f"ok, {reply.length} bytes now, revision {reply.revision}, {served(reply.evidence)}")
+        return True
+
+    async def outcome(self, token: str) -> bool:
+        """Tell what became of a write."""
+        found = await self._client.outcome(token)
+        output.line(f"{found.state.name.lower()}, {served(found.evidence)}")
+        return True
+
+    async def scan(self, prefix: str = "", level: str | None = None, prefer: str | None = None) -> bool:
         """Read the first keys in order."""
-        items = self._client.scan(prefix=to_bytes(prefix), limit=SCAN_ITEMS_MAX + 1)
+        items = self._client.scan(
+            prefix=to_bytes(prefix), limit=SCAN_ITEMS_MAX + 1, level=level, prefer=prefer
+        )
         rows = [(show(item.key), show(item.value), str(item.mod_revision)) async for item in items]
         output.table(("key", "value", "revision"), rows[:SCAN_ITEMS_MAX])
         if len(rows) > SCAN_ITEMS_MAX:
@@ -145,13 +186,22 @@ class Command:
     help: str
     arguments_min: int
     arguments_max: int
+    options: tuple[str, ...] = ()
 
+
+_READ: Final = ("level", "prefer")
+_READ_USAGE: Final = "[--level LEVEL] [--prefer REPLICA]"
+_WRITE: Final = ("write_level",)
+_WRITE_USAGE: Final = "[--write-level all]"
 
 COMMANDS: Final[Mapping[str, Command]] = {
-    "put": Command(Shell.put, "put KEY VALUE", "write one key", 2, 2),
-    "get": Command(Shell.get, "get KEY", "read one key", 1, 1),
-    "delete": Command(Shell.delete, "delete KEY", "remove one key", 1, 1),
-    "scan": Command(Shell.scan, "scan [PREFIX]", "read the first keys in order", 0, 1),
+    "put": Command(Shell.put, f"put KEY VALUE {_WRITE_USAGE}", "write one key", 2, 2, _WRITE),
+    "get": Command(Shell.get, f"get KEY {_READ_USAGE}", "read one key", 1, 1, _READ),
+    "delete": Command(Shell.delete, f"delete KEY {_WRITE_USAGE}", "remove one key", 1, 1, _WRITE),
+    "increment": Command(Shell.increment, "increment KEY [DELTA]", "add to an integer", 1, 2),
+    "append": Command(Shell.append, "append KEY VALUE", "add to the end of a value", 2, 2),
+    "outcome": Command(Shell.outcome, "outcome TOKEN", "tell what became of a write", 1, 1),
+    "scan": Command(Shell.scan, f"scan [PREFIX] {_READ_USAGE}", "read the first keys in order", 0, 1, _READ),
     "status": Command(Shell.status, "status", "show the nodes", 0, 0),
     "map": Command(Shell.map, "map", "show the partitions", 0, 0),
     "kill": Command(Shell.kill, "kill N", "end node N by SIGKILL", 1, 1),
@@ -159,6 +209,13 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "help": Command(Shell.help, "help", "show this", 0, 0),
     "quit": Command(Shell.quit, "quit", "stop the nodes and leave", 0, 0),
 }
+
+
+def served(evidence: Evidence) -> str:
+    """Return who served, and what the level promised, in words."""
+    level = "" if evidence.level is None else f", {evidence.level.name.lower()}"
+    age = "" if evidence.age_ms is None else f", at most {evidence.age_ms} ms old"
+    return f"partition {evidence.partition} on {evidence.node}{level}{age}"
 
 
 def node_name(text: str) -> str:

@@ -60,6 +60,10 @@ def sim(
     mutant_runs: Annotated[
         int | None, typer.Option(min=1, max=20, help="Hunts of each mutant for the table; default: 5.")
     ] = None,
+    levels: Annotated[
+        Path | None,
+        typer.Option(help="Compare the read levels and write the page about them to this file."),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(min=1, help="Seconds of wall time for one hunt; default: 300.")
     ] = None,
@@ -75,6 +79,10 @@ def sim(
             sys.exit(sim_mutants.write_table(mutant_table, runs=mutant_runs, budget_s=budget))
         assert mutant is not None
         sys.exit(sim_mutants.run_mutant(mutant, seed=seed, budget_s=budget, as_json=as_json))
+    if levels is not None:
+        from kv.cli import sim_levels  # noqa: PLC0415 - brings the whole store
+
+        sys.exit(sim_levels.write_levels(levels, seed=seed, seconds=seconds))
     if stock:
         from kv.cli import sim_stock  # noqa: PLC0415 - brings the whole raft floor
 

@@ -11,9 +11,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from kv.client.calls import BatchCall, op_size
+from kv.client.calls import BatchCall
 from kv.client.core import Core
-from kv.client.lane import Kind, Limits
+from kv.client.lane import Limits
+from kv.client.operations import op_size
+from kv.client.route import Route
 from kv.client.types import Get, Op, Result
 from kv.errors import KVError, Unavailable
 from kv.ids import GroupId
@@ -36,12 +38,14 @@ class BatchRun:
     """One batch under way."""
 
     def __init__(
-        self, core: Core, ops: Sequence[Op], limits: Limits, read_kind: Kind, deadline: float
+        self, core: Core, ops: Sequence[Op], limits: Limits, read: Route, write: Route, deadline: float
     ) -> None:
+        """Send the parts that only read on the route `read`, the others on `write`."""
         self._core = core
         self._ops = ops
         self._limits = limits
-        self._read_kind = read_kind
+        self._read = read
+        self._write = write
         self._deadline = deadline
         self._results: list[Result] = [None] * len(ops)
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,20 +71,20 @@ class BatchRun:
         chains = []
         for partition, positions in by_partition.items():
             reads = all(isinstance(self._ops[position], Get) for position in positions)
-            kind = self._read_kind if reads else Kind.WRITE
+            route = self._read if reads else self._write
             calls: deque[BatchCall] = deque()
             for piece in split(positions, sizes, self._limits):
-                calls.append(self._call(piece, kind, partition, calls))
-            chains.append((kind, partition, calls))
+                calls.append(self._call(piece, route, partition, calls))
+            chains.append((route, partition, calls))
             self._alive.update(calls)
-        for kind, partition, calls in chains:
-            self._next(kind, partition, calls)
+        for route, partition, calls in chains:
+            self._next(route, partition, calls)
 
-    def _call(self, piece: list[int], kind: Kind, partition: GroupId, chain: deque[BatchCall]) -> BatchCall:
+    def _call(self, piece: list[int], route: Route, partition: GroupId, chain: deque[BatchCall]) -> BatchCall:
         def end(error: KVError | None) -> None:
             self._alive.discard(call)
             if error is None:
-                self._next(kind, partition, chain)
+                self._next(route, partition, chain)
             else:
                 self._drop(chain, error)
             if not self._alive and not self._future.done():
@@ -90,13 +94,13 @@ class BatchRun:
         call = BatchCall(ops, piece, self._results, self._deadline, end)
         return call
 
-    def _next(self, kind: Kind, partition: GroupId, chain: deque[BatchCall]) -> None:
+    def _next(self, route: Route, partition: GroupId, chain: deque[BatchCall]) -> None:
         """Send the next piece of a partition, if there is one."""
         if not chain:
             return
         call = chain.popleft()
         try:
-            self._core.submit(kind, partition, call)
+            self._core.submit(route, partition, call)
         except KVError as error:
             call.fail(error)
 

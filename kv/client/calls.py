@@ -13,37 +13,32 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final, TypeAlias
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-from kv.client.types import (
-    Compare,
-    Delete,
-    DeleteReply,
-    Evidence,
-    Get,
-    Item,
-    Op,
-    Put,
-    PutReply,
-    Result,
-    TxnReply,
+from kv.client.operations import (
+    OPERATION_OVERHEAD_BYTES,
+    evidence_of,
+    failure,
+    fresh,
+    op_size,
+    read_get,
+    read_result,
+    write_op,
 )
-from kv.errors import Internal, InvalidArgument, KVError, from_proto
-from kv.ids import check_key, check_value
+from kv.client.types import Evidence, Item, Op, PutReply, Reading, ReadLevel, Result
+from kv.errors import OUTCOME_KEY, Internal, KVError
+from kv.outcome import OutcomeToken
 from kv.v1 import kv_pb2
-
-OPERATION_OVERHEAD_BYTES: Final = 40
-"""Upper bound of what one operation adds to a request besides its keys and values: tags, lengths, a revision."""
 
 Operations: TypeAlias = RepeatedCompositeFieldContainer[kv_pb2.Operation]
 Results: TypeAlias = Iterator[kv_pb2.OperationResult]
+Proofs: TypeAlias = tuple[Evidence, ...]
+"""Who served: the first is the evidence of the answer, the others are of QUORUM and ALL."""
 
-
-def fresh(error: KVError) -> KVError:
-    """Return a copy of `error`: an exception instance belongs to one raiser, or their tracebacks mix."""
-    return type(error)(error.message, metadata=error.metadata, definite=error.definite)
+_ASKS_SEVERAL: Final = frozenset({ReadLevel.QUORUM, ReadLevel.ALL})
 
 
 class Call(ABC):
@@ -73,12 +68,12 @@ class Call(ABC):
         """Append its operations."""
 
     @abstractmethod
-    def resolve(self, results: Results, evidence: Evidence) -> None:
+    def resolve(self, results: Results, proofs: Proofs) -> None:
         """Take its `count` results off `results` and answer."""
 
     @abstractmethod
-    def fail(self, error: KVError) -> None:
-        """Answer with `error`, which is this call's own instance."""
+    def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
+        """Answer with `error`, which is this call's own instance; `token`: by which to ask for the outcome."""
 
 
 class KeyCall(Call):
@@ -105,24 +100,24 @@ class KeyCall(Call):
         """See `Call`."""
         return (self.key,)
 
-    def fail(self, error: KVError) -> None:
+    def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
         """See `Call`."""
         if not self.future.done():
-            self.future.set_exception(error)
+            self.future.set_exception(_with_token(error, token))
 
-    def resolve(self, results: Results, evidence: Evidence) -> None:
+    def resolve(self, results: Results, proofs: Proofs) -> None:
         """See `Call`."""
         result = next(results)
         if self.future.done():
             return  # its caller was cancelled, or its deadline passed
         kind = result.WhichOneof("result")
         if kind == self.name:
-            self.future.set_result(self.read(result, evidence))
+            self.future.set_result(self.read(result, proofs))
         else:
-            self.future.set_exception(_failure(result, kind, self.name))
+            self.future.set_exception(failure(result, kind, self.name))
 
     @abstractmethod
-    def read(self, result: kv_pb2.OperationResult, evidence: Evidence) -> object:
+    def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> object:
         """Return the reply that `result` is."""
 
 
@@ -136,9 +131,21 @@ class GetCall(KeyCall):
         """See `Call`."""
         operations.add().get.key = self.key
 
-    def read(self, result: kv_pb2.OperationResult, evidence: Evidence) -> Item | None:
+    def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> object:
+        """See `KeyCall`; it is an `Item` or None."""
+        return read_get(result.get, proofs[0])
+
+
+class ReadingCall(GetCall):
+    """Reads a key and keeps all evidence."""
+
+    __slots__ = ()
+
+    def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> Reading:
         """See `KeyCall`."""
-        return _read_get(result.get, evidence)
+        item: Item | None = read_get(result.get, proofs[0])
+        proof = evidence_of(proofs[0], 0 if item is None else item.mod_revision)
+        return Reading(item, proof, (proof, *proofs[1:]) if proof.level in _ASKS_SEVERAL else ())
 
 
 class PutCall(KeyCall):
@@ -172,14 +179,14 @@ class PutCall(KeyCall):
         if self.condition is not None:
             put.condition.CopyFrom(self.condition)
 
-    def read(self, result: kv_pb2.OperationResult, evidence: Evidence) -> PutReply:
+    def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> PutReply:
         """See `KeyCall`."""
         put = result.put
-        return PutReply(put.revision, put.version, evidence)
+        return PutReply(put.revision, put.version, proofs[0])
 
 
 class OperationCall(KeyCall):
-    """Any one operation that is already built: a delete or a transaction."""
+    """Any one operation that is already built. One without keys belongs to the partition that it is submitted to."""
 
     __slots__ = ("_keys", "name", "operation", "reader")
 
@@ -192,7 +199,9 @@ class OperationCall(KeyCall):
         deadline: float,
         future: asyncio.Future[Any],
     ) -> None:
-        super().__init__(keys[0], OPERATION_OVERHEAD_BYTES + operation.ByteSize(), deadline, future)
+        super().__init__(
+            keys[0] if keys else b"", OPERATION_OVERHEAD_BYTES + operation.ByteSize(), deadline, future
+        )
         self.name = name  # type: ignore[misc]  # a slot here, the class's own elsewhere
         self.operation = operation
         self.reader = reader
@@ -207,9 +216,9 @@ class OperationCall(KeyCall):
         """See `Call`."""
         operations.append(self.operation)
 
-    def read(self, result: kv_pb2.OperationResult, evidence: Evidence) -> object:
+    def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> object:
         """See `KeyCall`."""
-        return self.reader(result, evidence)
+        return self.reader(result, proofs[0])
 
 
 class OpenCall(Call):
@@ -238,7 +247,7 @@ class OpenCall(Call):
         """See `Call`."""
         operations.add().open_session.SetInParent()
 
-    def resolve(self, results: Results, evidence: Evidence) -> None:  # noqa: ARG002  # the core needs no proof
+    def resolve(self, results: Results, proofs: Proofs) -> None:  # noqa: ARG002  # the core needs no proof
         """See `Call`."""
         result = next(results)
         kind = result.WhichOneof("result")
@@ -247,9 +256,9 @@ class OpenCall(Call):
         elif kind == "open_session":
             self._end(result.open_session.session)
         else:
-            self._end(_failure(result, kind, "open_session"))
+            self._end(failure(result, kind, "open_session"))
 
-    def fail(self, error: KVError) -> None:
+    def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:  # noqa: ARG002  # it has none
         """See `Call`."""
         self._end(error)
 
@@ -298,20 +307,21 @@ class BatchCall(Call):
         for op in self.ops:
             write_op(op, operations.add())
 
-    def resolve(self, results: Results, evidence: Evidence) -> None:
+    def resolve(self, results: Results, proofs: Proofs) -> None:
         """See `Call`."""
         for position in self._positions:
             result = next(results)
             if not self._done:
-                self._results[position] = read_result(result, evidence)
+                self._results[position] = read_result(result, proofs[0])
         self._end(None)
 
-    def fail(self, error: KVError) -> None:
-        """See `Call`."""
+    def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
+        """See `Call`; each operation gets a token of its own."""
         if self._done:
             return
-        for position in self._positions:
-            self._results[position] = fresh(error)
+        for number, position in enumerate(self._positions):
+            own = None if token is None else replace(token, position=token.position + number, count=1)
+            self._results[position] = _with_token(fresh(error), own)
         self._end(error)
 
     def abandon(self) -> None:
@@ -324,140 +334,7 @@ class BatchCall(Call):
             self._on_end(error)
 
 
-# --- from our types to the wire ---------------------------------------------------------------------
-
-
-def make_condition(
-    if_absent: bool = False,
-    if_present: bool = False,
-    if_revision: int | None = None,
-    if_value: bytes | None = None,
-) -> kv_pb2.Condition | None:
-    """Return the one condition that is given, None if none is; raise `InvalidArgument` for two."""
-    given = if_absent + if_present + (if_revision is not None) + (if_value is not None)
-    if given == 0:
-        return None
-    if given > 1:
-        raise InvalidArgument("give at most one of if_absent, if_present, if_revision and if_value")
-    if if_absent:
-        return kv_pb2.Condition(absent=True)
-    if if_present:
-        return kv_pb2.Condition(present=True)
-    if if_value is not None:
-        return kv_pb2.Condition(value=check_bytes(if_value, "if_value"))
-    revision = if_revision or 0
-    if not 0 <= revision < 2**64:
-        raise InvalidArgument(f"the revision {revision} is not in 0 to 2^64 - 1")
-    return kv_pb2.Condition(revision=revision)
-
-
-def check_bytes(value: bytes, name: str) -> bytes:
-    """Return `value`; raise `TypeError` unless it is bytes: the store has no text and chooses no encoding."""
-    if not isinstance(value, bytes):
-        raise TypeError(f"{name} must be bytes, not {type(value).__name__}: encode text first")
-    return value
-
-
-def check_op(op: Op) -> None:
-    """Raise a definite error, or `TypeError`, unless the operation can be sent."""
-    if not isinstance(op, Get | Put | Delete):
-        raise TypeError(f"an operation is a Get, Put or Delete, not {type(op).__name__}")
-    check_key(check_bytes(op.key, "key"))
-    if isinstance(op, Put):
-        check_value(check_bytes(op.value, "value"))
-    _condition_of(op)
-
-
-def op_size(op: Op) -> int:
-    """Return how many bytes `op` adds to a request, at most."""
-    size = OPERATION_OVERHEAD_BYTES + len(op.key)
-    if isinstance(op, Put):
-        size += len(op.value)
-    if not isinstance(op, Get) and op.if_value is not None:
-        size += len(op.if_value)
-    return size
-
-
-def write_op(op: Op, operation: kv_pb2.Operation) -> None:
-    """Write `op` into an empty `operation`."""
-    if isinstance(op, Get):
-        operation.get.key = op.key
-        return
-    condition = _condition_of(op)
-    if isinstance(op, Put):
-        operation.put.key = op.key
-        operation.put.value = op.value
-        if condition is not None:
-            operation.put.condition.CopyFrom(condition)
-        return
-    operation.delete.key = op.key
-    if condition is not None:
-        operation.delete.condition.CopyFrom(condition)
-
-
-def _condition_of(op: Op) -> kv_pb2.Condition | None:
-    match op:
-        case Put():
-            return make_condition(op.if_absent, op.if_present, op.if_revision, op.if_value)
-        case Delete():
-            return make_condition(False, op.if_present, op.if_revision, op.if_value)
-        case _:
-            return None
-
-
-def write_compare(compare: Compare) -> kv_pb2.Compare:
-    """Return `compare` as it travels; raise `InvalidArgument` unless exactly one target is given."""
-    check_key(check_bytes(compare.key, "key"))
-    targets = {
-        name: target
-        for name in ("value", "mod_revision", "create_revision", "version", "exists")
-        if (target := getattr(compare, name)) is not None
-    }
-    if len(targets) != 1:
-        raise InvalidArgument(f"a Compare has exactly one target, not {len(targets)}: {sorted(targets)}")
-    # The enum numbers are equal (a test holds them so); mypy-protobuf gives them a type of their own.
-    comparator = kv_pb2.Comparator.ValueType(int(compare.relation))
-    return kv_pb2.Compare(key=compare.key, comparator=comparator, **targets)
-
-
-# --- from the wire to our types ---------------------------------------------------------------------
-
-
-def read_item(item: kv_pb2.KeyValue, evidence: Evidence | None) -> Item:
-    """Return `item` as callers see it."""
-    return Item(item.key, item.value, item.create_revision, item.mod_revision, item.version, evidence)
-
-
-def read_result(result: kv_pb2.OperationResult, evidence: Evidence) -> Result:
-    """Return the result of one operation of a batch."""
-    match result.WhichOneof("result"):
-        case "put":
-            return PutReply(result.put.revision, result.put.version, evidence)
-        case "get":
-            return _read_get(result.get, evidence)
-        case "delete":
-            return read_delete(result, evidence)
-        case kind:
-            return _failure(result, kind, "get, put or delete")
-
-
-def read_delete(result: kv_pb2.OperationResult, evidence: Evidence) -> DeleteReply:
-    """Return the reply to a delete."""
-    return DeleteReply(result.delete.deleted, result.delete.revision, evidence)
-
-
-def read_txn(result: kv_pb2.OperationResult, evidence: Evidence) -> TxnReply:
-    """Return the reply to a transaction."""
-    txn = result.txn
-    results = tuple(read_result(inner, evidence) for inner in txn.results)
-    return TxnReply(txn.succeeded, txn.revision, results, evidence)
-
-
-def _read_get(get: kv_pb2.GetResult, evidence: Evidence) -> Item | None:
-    return read_item(get.item, evidence) if get.HasField("item") else None
-
-
-def _failure(result: kv_pb2.OperationResult, kind: str | None, wanted: str) -> KVError:
-    if kind == "error":
-        return from_proto(result.error)
-    return Internal(f"the answer to {wanted} was {kind}: client and node do not understand each other")
+def _with_token(error: KVError, token: OutcomeToken | None) -> KVError:
+    if token is not None:
+        error.metadata[OUTCOME_KEY] = str(token)
+    return error

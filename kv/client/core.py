@@ -25,19 +25,26 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from kv.client.calls import Call, OpenCall, fresh
+from kv.client.answers import not_before, proofs_of, without_promise
+from kv.client.calls import Call, OpenCall
 from kv.client.directory import Directory
-from kv.client.lane import Kind, Lane, Limits, Request
+from kv.client.lane import Lane, Limits, Request
+from kv.client.lanes import Lanes
 from kv.client.link import Link
+from kv.client.operations import fresh
+from kv.client.replicas import ReplicaChooser
 from kv.client.retry import Action, Decision, deadline_error, decide, is_indefinite
+from kv.client.route import Kind, Route
 from kv.client.session import SEQUENCE_SPAN_MAX, Session, SessionSlot
+from kv.client.session_token import Seen
 from kv.client.transport import Transport
-from kv.client.types import Evidence, ReadLevel
+from kv.client.types import Evidence, ReadLevel, WriteLevel
 from kv.errors import (
     DeadlineExceeded,
     Internal,
     KVError,
     NotLeader,
+    NotOnAllReplicas,
     Overloaded,
     SessionExpired,
     Unavailable,
@@ -53,8 +60,9 @@ SERVER_SHARE: Final = 0.75
 """The part of an attempt's time that the node may use. The rest is for its answer to arrive before we count
 the attempt as lost: a node that gives up itself can often say that nothing was applied, silence never can."""
 
-
-_LEVELS: Final = frozenset(map(int, ReadLevel))
+ALL_SHARE: Final = 0.5
+"""The part of an attempt's time that the leader may wait for the last replica of a write at level ALL: less than
+`SERVER_SHARE`, so that its answer is that the write stands, and not that nobody knows."""
 
 
 class Core:
@@ -64,7 +72,9 @@ class Core:
         self,
         directory: Directory,
         transport: Transport,
+        lanes: Lanes,
         *,
+        seen: Seen,
         limits: Limits,
         open_timeout_s: float,
         jitter: Callable[[], float],
@@ -75,6 +85,8 @@ class Core:
         Args:
             directory: shared with whoever installs maps.
             transport: the network.
+            lanes: what waits, by route and partition.
+            seen: is told how far answers prove, and asked by SESSION reads.
             limits: how much to join, hold and wait.
             open_timeout_s: how long one try to open a session may take.
             jitter: returns uniform numbers in [0, 1).
@@ -82,12 +94,14 @@ class Core:
         """
         self._directory = directory
         self._transport = transport
+        self._lanes = lanes
+        self._seen = seen
+        self._chooser = ReplicaChooser(directory, self._in_flight)
         self._limits = limits
         self._open_timeout_s = open_timeout_s
         self._jitter = jitter
         self._refresh_map = refresh_map
         self._loop = asyncio.get_running_loop()
-        self._lanes: tuple[dict[GroupId, Lane], ...] = tuple({} for _ in Kind)
         self._slots: dict[GroupId, SessionSlot] = {}
         self._links: dict[str, Link] = {}
         self._requests: dict[Request, None] = {}  # in order: the end of all must not depend on addresses
@@ -96,13 +110,13 @@ class Core:
 
     # --- in -----------------------------------------------------------------------------------------
 
-    def submit(self, kind: Kind, partition: GroupId, call: Call) -> None:
+    def submit(self, route: Route, partition: GroupId, call: Call) -> None:
         """Take `call`; it is answered later, never from here. Raises `Overloaded` or `Unavailable`, definite."""
         if self._closed:
             raise Unavailable("the client is closed")
-        lane = self._lanes[kind].get(partition)
+        lane = route.lanes.get(partition)
         if lane is None:
-            lane = self._lanes[kind][partition] = Lane(partition, kind)
+            lane = self._lanes.lane(route, partition)
         if lane.waiting_ops + call.count > self._limits.lane_waiting_ops_max and lane.waiting:
             raise Overloaded(
                 f"{lane.waiting_ops} operations of this client wait for partition {partition} already",
@@ -114,10 +128,10 @@ class Core:
 
     def reroute(self) -> None:
         """Move what waits to where a newer map puts it."""
-        for kind in (Kind.WRITE, Kind.READ, Kind.STALE):
-            for lane in list(self._lanes[kind].values()):
+        for lane in self._lanes:
+            if lane.route.kind is not Kind.ALONE:
                 for call in lane.take_all():
-                    self._route(kind, lane, call)
+                    self._move(lane, call)
 
     def close(self) -> None:
         """Fail everything: what waits definitely, a write that was sent indefinitely."""
@@ -128,10 +142,9 @@ class Core:
             sent = request.lane.write and (request.on_wire or request.indefinite)
             error = UnknownOutcome("the client was closed") if sent else Unavailable("the client was closed")
             self._fail(request, error)
-        for lanes in self._lanes:
-            for lane in lanes.values():
-                _fail_calls(lane.take_all(), Unavailable("the client was closed"))
-                _cancel(lane)
+        for lane in self._lanes:
+            _fail_calls(lane.take_all(), Unavailable("the client was closed"))
+            _cancel(lane)
 
     # --- lanes --------------------------------------------------------------------------------------
 
@@ -178,13 +191,25 @@ class Core:
             session = self._session(lane)
             if session is None:
                 return False
-        ops_max = 1 if lane.kind is Kind.OPEN else self._limits.ops_per_request_max
+        ops_max = 1 if lane.route.kind is Kind.ALONE else self._limits.ops_per_request_max
         calls = lane.take(ops_max, self._limits.request_bytes_max)
         if calls:
-            request = Request(lane, calls, session)
+            request = self._build(lane, calls, session, now)
             self._requests[request] = None
             self._send(request, now)
         return True
+
+    def _build(self, lane: Lane, calls: list[Call], session: Session | None, now: float) -> Request:
+        route = lane.route
+        if route.plain:
+            return Request(lane, calls, session)
+        after_index = all_timeout_ms = 0
+        if route.level.kind is ReadLevel.SESSION:
+            after_index = self._seen.indexes.get(lane.partition, 0)
+        if route.write_level is WriteLevel.ALL:
+            seconds = min(self._limits.attempt_timeout_s, max(call.deadline for call in calls) - now)
+            all_timeout_ms = max(1, min(int(seconds * ALL_SHARE * 1000), TIMEOUT_MS_MAX))
+        return Request(lane, calls, session, after_index=after_index, all_timeout_ms=all_timeout_ms)
 
     def _arm(self, lane: Lane, at: float) -> None:
         if lane.timer is not None:
@@ -199,7 +224,7 @@ class Core:
             call.fail(deadline_error(write=lane.write, indefinite=False, cause=lane.cause))
         self._run(lane)
 
-    def _route(self, kind: Kind, lane: Lane, call: Call) -> None:
+    def _move(self, lane: Lane, call: Call) -> None:
         """Put a waiting call into the lane of its keys; its keys may have been parted by the new map."""
         partitions = {self._directory.partition_of(key) for key in call.keys} or {lane.partition}
         if len(partitions) > 1:
@@ -208,7 +233,7 @@ class Core:
             )
             return
         try:
-            self.submit(kind, partitions.pop(), call)
+            self.submit(lane.route, partitions.pop(), call)
         except Overloaded as error:
             call.fail(error)
 
@@ -243,20 +268,19 @@ class Core:
             self._schedule(lane)
 
         call = OpenCall(self._loop.time() + self._open_timeout_s, end)
-        self.submit(Kind.OPEN, lane.partition, call)
+        self.submit(self._lanes.alone, lane.partition, call)
 
     # --- attempts -----------------------------------------------------------------------------------
 
     def _send(self, request: Request, now: float) -> None:
         """Start an attempt."""
         lane = request.lane
-        address = self._directory.choose(
-            lane.partition, now, any_replica=lane.kind is Kind.STALE, avoid=lane.avoid
-        )
+        address = self._address(lane, now)
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = Link(address, self._transport, self._on_answer, self._on_broken)
         patience_s = self._limits.attempt_timeout_s * 2.0 ** min(request.attempts_made, 6)
+        request.sent_at = now
         request.silent_after = now + patience_s
         request.attempts_made += 1
         timeout_ms = int(min(patience_s, request.deadline_max() - now) * SERVER_SHARE * 1000)
@@ -265,6 +289,18 @@ class Core:
         request.on_wire = True
         lane.on_wire += 1
         self._arm_request(request)
+
+    def _address(self, lane: Lane, now: float) -> str:
+        """Return whom to ask."""
+        route, partition, avoid = lane.route, lane.partition, lane.avoid
+        if route.preference is None:
+            return self._directory.choose(partition, now, any_replica=route.any_replica, avoid=avoid)
+        first = self._chooser.rank(route, partition)
+        return self._directory.choose(partition, now, any_replica=False, avoid=avoid, first=first)
+
+    def _in_flight(self, address: str) -> int:
+        link = self._links.get(address)
+        return 0 if link is None else link.in_flight
 
     def _arm_request(self, request: Request) -> None:
         if request.timer is not None:
@@ -298,9 +334,7 @@ class Core:
                 self._attempt_failed(request, error)
                 self._on_lane_timer(lane)
                 return True
-        for call in request.calls:
-            if not call.done and call.deadline <= now:
-                call.fail(deadline_error(write=lane.write, indefinite=True, cause=lane.cause))
+        request.fail(deadline_error(write=lane.write, indefinite=True, cause=lane.cause), until=now)
         if request.waited_for:
             return False
         if request.on_wire:
@@ -312,8 +346,12 @@ class Core:
         self, link: Link, attempt: int, request: Request, outcome: kv_pb2.BatchResponse | KVError
     ) -> None:
         """An attempt ended."""
+        if request.after_index and isinstance(outcome, kv_pb2.BatchResponse):
+            outcome = not_before(outcome, request.after_index)
         if isinstance(outcome, kv_pb2.BatchResponse):
             self._directory.answered(link.address)
+            if request.lane.route.preference is not None and request.attempts[-1] == (link, attempt):
+                self._chooser.answered(request.lane.route, link.address, self._loop.time() - request.sent_at)
             self._succeeded(request, outcome)
             return
         present = request.on_wire and request.attempts[-1] == (link, attempt)
@@ -334,21 +372,17 @@ class Core:
             text = f"{request.count} operations were answered by {len(response.results)} results"
             _fail_calls(request.calls, Internal(text))
             return
-        evidence = self._evidence(lane, response)
-        results = iter(response.results)
+        proofs = proofs_of(response, lane.partition, write=lane.write)
+        self._learn(lane, proofs[0])
+        results = iter(without_promise(response.results, request.not_on_all))
         for call in request.calls:
-            call.resolve(results, evidence)
+            call.resolve(results, proofs)
 
-    def _evidence(self, lane: Lane, response: kv_pb2.BatchResponse) -> Evidence:
-        """Return who served; a node that served what only a leader can is the leader."""
-        if not response.evidence:
-            return Evidence(lane.partition, 0, 0, 0, "", None)
-        proof = response.evidence[0]
-        if lane.kind is not Kind.STALE and self._directory.leader_of(lane.partition) != proof.node:
-            self._directory.leader_is(lane.partition, proof.node)
-        # A level that only a newer node knows is none that was asked for here.
-        level = None if lane.kind is Kind.WRITE or proof.level not in _LEVELS else ReadLevel(proof.level)
-        return Evidence(proof.partition, proof.map_epoch, proof.term, proof.index, proof.node, level)
+    def _learn(self, lane: Lane, evidence: Evidence) -> None:
+        """Take what an answer tells beside its results: how far it proves, and who leads."""
+        self._seen.note(evidence.partition, evidence.index)
+        if lane.route.to_leader and self._directory.leader_of(lane.partition) != evidence.node:
+            self._directory.leader_is(lane.partition, evidence.node)
 
     def _attempt_failed(self, request: Request, error: KVError, address: str | None = None) -> None:
         """The present attempt failed: let `retry.decide` say what becomes of the request."""
@@ -360,6 +394,11 @@ class Core:
             lane.failures += 1  # several requests that fail with one connection are one failure
         lane.cause = error
         lane.avoid = address or (request.attempts[-1][0].address if request.attempts else None)
+        if lane.avoid is not None:
+            self._chooser.failed(lane.route, lane.avoid)
+        if isinstance(error, NotOnAllReplicas) and request.session is not None and request.not_on_all is None:
+            self._ask_for_results(request, error)
+            return
         if isinstance(error, SessionExpired) and request.session is not None:
             self._slots[lane.partition].expired(request.session.id)
         decision = decide(
@@ -371,9 +410,16 @@ class Core:
         )
         if isinstance(error, NotLeader):
             self._directory.leader_is(lane.partition, decision.leader)
-            if self._directory.leader_of(lane.partition) is not None:
+            if lane.route.to_leader and self._directory.leader_of(lane.partition) is not None:
                 lane.avoid = None
         self._act(request, decision, now)
+
+    def _ask_for_results(self, request: Request, error: NotOnAllReplicas) -> None:
+        """A write at level ALL stands, short of that level: learn what became of each of its operations."""
+        request.ask_for_results(error)
+        request.lane.resend.append(request)
+        self._arm_request(request)
+        self._schedule(request.lane)
 
     def _act(self, request: Request, decision: Decision, now: float) -> None:
         lane = request.lane
@@ -400,8 +446,8 @@ class Core:
         request.lane.put_back(request.calls)
 
     def _fail(self, request: Request, error: KVError) -> None:
+        request.fail(error)  # before its end, which depends on whether somebody may ask for its outcome
         self._finish(request)
-        _fail_calls(request.calls, error)
 
     # --- ends ---------------------------------------------------------------------------------------
 
@@ -411,7 +457,7 @@ class Core:
             request.lane.on_wire -= 1
 
     def _finish(self, request: Request) -> None:
-        """End the request: nothing of it is sent or heard any more, and its sequence is acknowledged."""
+        """End the request: nothing of it is sent or heard any more, and its sequence is acknowledged or set aside."""
         self._requests.pop(request, None)
         self._off_wire(request)
         for link, attempt in request.attempts:
@@ -423,7 +469,9 @@ class Core:
         lane = request.lane
         if request in lane.resend:
             lane.resend.remove(request)
-        if request.session is not None:
+        if request.session is not None and request.token_given:
+            self._slots[lane.partition].set_aside(request.session, request.sequence)
+        elif request.session is not None:
             request.session.end(request.sequence)
         if lane.waiting:
             self._schedule(lane)

@@ -7,7 +7,7 @@ every node forwards to the leader.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from kv.cluster.map import ClusterMap
@@ -86,15 +86,25 @@ class Directory:
 
     # --- choosing -----------------------------------------------------------------------------------
 
-    def choose(self, partition: GroupId, now: float, *, any_replica: bool, avoid: str | None) -> str:
+    def choose(
+        self,
+        partition: GroupId,
+        now: float,
+        *,
+        any_replica: bool,
+        avoid: str | None,
+        first: Sequence[str] = (),
+    ) -> str:
         """Return the address for the next attempt.
 
-        The leader's if it is known, for a read that any replica may serve (STALE) the replicas'
-        in turn, then the other nodes', then the endpoints'. Passed over are `avoid` (where the last
+        Those of `first`, then the leader's if it is known, or with `any_replica` the replicas' in
+        turn, then the other nodes', then the endpoints'. Passed over are `avoid` (where the last
         attempt failed) and addresses that failed lately; if nothing else is left, the one whose
         time is up first.
         """
         addresses = self._ordered(partition, any_replica=any_replica)
+        if first:
+            addresses = tuple(dict.fromkeys((*first, *addresses)))
         down_until = self._down_until
         if not down_until and addresses[0] != avoid:
             return addresses[0]
@@ -110,6 +120,13 @@ class Directory:
         """Return the node's address, or None if the map does not have it."""
         info = self.map.node(node) if self.map is not None else None
         return info.address if info is not None else None
+
+    def replicas(self, partition: GroupId) -> tuple[str, ...]:
+        """Return the addresses of the partition's replicas; none before the first map."""
+        found = self.map.partition(partition) if self.map is not None else None
+        if found is None:
+            return ()
+        return self._list_candidates(partition)[: len(found.replicas)]
 
     def known_addresses(self, now: float) -> list[str]:
         """Return every known address, endpoints first, those that failed lately last."""

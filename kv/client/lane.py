@@ -1,6 +1,6 @@
 """Lanes and requests: what waits for one partition, and what is under way to it.
 
-A lane holds the calls of one partition and one kind; a request is what was joined
+A lane holds the calls of one partition and one route; a request is what was joined
 from them and sent. Here live their state and how calls are taken; who sends and what
 happens after is `kv.client.core`.
 """
@@ -12,13 +12,16 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from kv.client.calls import Call
+from kv.client.operations import fresh
+from kv.client.route import Kind, Route
 from kv.client.session import REQUESTS_IN_FLIGHT_MAX, Session
-from kv.errors import InvalidArgument, KVError
+from kv.client.types import WriteLevel
+from kv.errors import InvalidArgument, KVError, NotOnAllReplicas
 from kv.ids import REQUEST_BYTES_MAX, GroupId
+from kv.outcome import OutcomeToken
 from kv.v1 import kv_pb2
 
 if TYPE_CHECKING:
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
 
 HEADROOM_BYTES: Final = 64 * 1024
 """Left in a request for what goes around its operations."""
+
+OPS_PER_REQUEST_MAX: Final = 9999
+"""An outcome token has so many digits for the place of an operation in its request."""
+
+_AT_QUORUM: Final = kv_pb2.BatchRequest(write_level=kv_pb2.WRITE_LEVEL_QUORUM).SerializeToString()
+"""Behind a serialized batch it makes a write at level QUORUM of it: in protobuf the last one wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,10 @@ class Limits:
         for name in self.__slots__:
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.ops_per_request_max > OPS_PER_REQUEST_MAX:
+            raise InvalidArgument(
+                f"ops_per_request_max {self.ops_per_request_max} is above {OPS_PER_REQUEST_MAX}"
+            )
         if self.request_bytes_max > REQUEST_BYTES_MAX - HEADROOM_BYTES:
             raise InvalidArgument(
                 f"request_bytes_max {self.request_bytes_max} is above REQUEST_BYTES_MAX {REQUEST_BYTES_MAX}"
@@ -59,41 +72,31 @@ class Limits:
             )
 
 
-class Kind(IntEnum):
-    """What may travel together; the numbers index tuples on the hot path, where hashing an enum would cost."""
-
-    WRITE = 0
-    """Anything that goes through the partition's log; carries a session and a sequence."""
-    READ = 1
-    """Linearizable reads only."""
-    STALE = 2
-    """Stale reads only: any replica serves them."""
-    OPEN = 3
-    """Opens a session, alone in its request; repeating it leaves an orphan that expires."""
-
-
 class Lane:
-    """The calls of one partition and one kind."""
+    """The calls of one partition and one route."""
 
     __slots__ = (
         "avoid",
         "cause",
         "deadline_min",
         "failures",
-        "kind",
         "not_before",
         "on_wire",
         "partition",
         "resend",
+        "route",
         "scheduled",
         "timer",
         "waiting",
         "waiting_ops",
+        "write",
     )
 
-    def __init__(self, partition: GroupId, kind: Kind) -> None:
+    def __init__(self, partition: GroupId, route: Route) -> None:
         self.partition = partition
-        self.kind = kind
+        self.route = route
+        self.write = route.write
+        """Whether an attempt may change something."""
         self.waiting: deque[Call] = deque()
         self.waiting_ops = 0
         self.deadline_min = math.inf
@@ -114,9 +117,9 @@ class Lane:
         self.timer: asyncio.TimerHandle | None = None
 
     @property
-    def write(self) -> bool:
-        """Whether an attempt may change something."""
-        return self.kind is Kind.WRITE
+    def idle(self) -> bool:
+        """Whether nothing waits here or is under way."""
+        return not (self.waiting or self.resend or self.on_wire or self.scheduled)
 
     def add(self, call: Call) -> None:
         """Let `call` wait."""
@@ -183,6 +186,7 @@ class Request:
     """Calls that travel together, as the bytes that every attempt sends."""
 
     __slots__ = (
+        "after_index",
         "attempts",
         "attempts_made",
         "batch",
@@ -190,40 +194,68 @@ class Request:
         "count",
         "indefinite",
         "lane",
+        "not_on_all",
         "on_wire",
+        "sent_at",
         "sequence",
         "session",
         "silent_after",
         "timer",
+        "token_given",
     )
 
-    def __init__(self, lane: Lane, calls: list[Call], session: Session | None) -> None:
-        """Build the request; with a session it takes the next sequence of it."""
+    def __init__(
+        self,
+        lane: Lane,
+        calls: list[Call],
+        session: Session | None,
+        *,
+        after_index: int = 0,
+        all_timeout_ms: int = 0,
+    ) -> None:
+        """Build the request; with a session it takes the next sequence of it.
+
+        Args:
+            lane: where it comes from.
+            calls: what it carries.
+            session: of a write.
+            after_index: of a SESSION read: the answer is not older.
+            all_timeout_ms: of a write at level ALL: how long the leader waits for every replica.
+        """
         self.lane = lane
         self.calls = calls
         self.session = session
         self.sequence = 0
-        self.batch = self._build()
+        self.after_index = after_index
+        """Of a SESSION read: an answer from before this index is none."""
+        self.batch = self._build(all_timeout_ms)
         self.count = sum(call.count for call in calls)
         self.indefinite = False
         """Whether an attempt may have been applied. From then on it is sent again as it is, or not at all."""
+        self.token_given = False
+        """Whether somebody was told that its outcome is unknown, and may ask for it: see `Session.set_aside`."""
+        self.not_on_all: NotOnAllReplicas | None = None
+        """It was applied, but is not known to be on every replica; what is asked for now are its results."""
         self.attempts: list[tuple[Link, int]] = []
         """Where each attempt that may still be answered is registered; the last is the present one."""
         self.attempts_made = 0
         self.on_wire = False
+        self.sent_at = 0.0
+        """Loop time at which the present attempt was sent."""
         self.silent_after = math.inf
         """Loop time at which the present attempt counts as lost."""
         self.timer: asyncio.TimerHandle | None = None
 
-    def _build(self) -> bytes:
+    def _build(self, all_timeout_ms: int) -> bytes:
         batch = kv_pb2.BatchRequest()
         operations = batch.operations
         for call in self.calls:
             call.add_to(operations)
-        if self.lane.kind is Kind.STALE:
-            batch.level = kv_pb2.READ_LEVEL_STALE
-        elif self.lane.kind is Kind.READ:
-            batch.level = kv_pb2.READ_LEVEL_LINEARIZABLE
+        route = self.lane.route
+        if route.kind is Kind.READ:
+            batch.level = route.wire_level
+        if not route.plain:
+            self._add_options(batch, all_timeout_ms)
         if self.session is not None:
             identity = self.session.begin()
             self.sequence = identity.sequence
@@ -232,6 +264,31 @@ class Request:
             request_id.sequence = identity.sequence
             request_id.acknowledged = identity.acknowledged
         return batch.SerializeToString()
+
+    def _add_options(self, batch: kv_pb2.BatchRequest, all_timeout_ms: int) -> None:
+        route = self.lane.route
+        if route.options is not None:
+            batch.read.CopyFrom(route.options)
+        if self.after_index:
+            batch.read.after.add(partition=self.lane.partition, index=self.after_index)
+        if route.write_level is WriteLevel.ALL:
+            batch.write_level = kv_pb2.WRITE_LEVEL_ALL
+            batch.all_timeout_ms = all_timeout_ms
+
+    def ask_for_results(self, error: NotOnAllReplicas) -> None:
+        """Go on without the promise of level ALL: it was applied, and its results are remembered.
+
+        The error speaks for the whole request. Which of its operations failed by themselves, say by a condition,
+        only the results tell.
+        """
+        assert self.not_on_all is None, "a write at level QUORUM waits for no further replica"
+        self.not_on_all = error
+        self.batch += _AT_QUORUM
+
+    def token(self, position: int, count: int) -> OutcomeToken:
+        """Return the name of `count` of its operations, for who asks for their outcome later."""
+        assert self.session is not None, "only a write with a session can be asked for"
+        return OutcomeToken(self.lane.partition, self.session.id, self.sequence, position, count)
 
     @property
     def waited_for(self) -> bool:
@@ -245,3 +302,16 @@ class Request:
     def deadline_max(self) -> float:
         """Return the latest deadline of those who wait, or 0."""
         return max((call.deadline for call in self.calls if not call.done), default=0.0)
+
+    def fail(self, error: KVError, *, until: float = math.inf) -> None:
+        """Fail the calls whose deadline is not after `until`, each with its own instance of `error`.
+
+        Where nobody knows whether they were applied, each gets the token by which to ask.
+        """
+        unknown = self.session is not None and not error.definite and not error.applied
+        position = 0
+        for call in self.calls:
+            if not call.done and call.deadline <= until:
+                self.token_given |= unknown
+                call.fail(fresh(error), self.token(position, call.count) if unknown else None)
+            position += call.count

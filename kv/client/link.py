@@ -45,6 +45,11 @@ class Link:
         self._stream.send(attempt, message.SerializeToString())
         return attempt
 
+    @property
+    def in_flight(self) -> int:
+        """Attempts that may still be answered."""
+        return len(self._requests)
+
     def forget(self, attempt: int) -> None:
         """Drop the attempt: an answer to it is ignored from now on."""
         self._requests.pop(attempt, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
 from kv.errors import Unavailable
@@ -48,6 +48,10 @@ class Portal:
         except BaseException:
             future.cancel()
             raise
+
+    def run(self, function: Callable[[], _T]) -> _T:
+        """Run the function on the loop, between everything else there, and return its result or raise its error."""
+        return self.call(_run(function))
 
     def iterate(self, items: AsyncGenerator[_T, None]) -> Iterator[_T]:
         """Iterate over an asynchronous generator; leaving the loop early closes it."""
@@ -99,6 +103,10 @@ class Portal:
             task.cancel()
         if tasks:
             self._loop.run_until_complete(asyncio.wait(tasks))
+
+
+async def _run(function: Callable[[], _T]) -> _T:
+    return function()
 
 
 async def _next(items: AsyncGenerator[_T, None]) -> _T | object:

@@ -15,14 +15,18 @@ from typing import Final
 
 from kv.client.session import may_move
 from kv.errors import (
+    BehindSession,
     DeadlineExceeded,
     DiskFull,
     KVError,
     NoLeader,
     NotLeader,
+    OutcomeDecided,
     Overloaded,
     ReplicaStopped,
     SessionExpired,
+    TooFewReplicas,
+    TooStale,
     Unavailable,
     UnknownOutcome,
     WrongPartition,
@@ -35,7 +39,12 @@ HINTS_FOLLOWED_MAX: Final = 3
 """So many NOT_LEADER hints in a row are followed without a pause; two replicas that point at each other
 must not spin."""
 
+_SHORT_OF_LEVEL: Final = (TooStale, BehindSession, TooFewReplicas)
+"""No replica that was asked can keep the level of the read now. That passes: another replica may keep it, one that
+lags catches up, a leader is elected. At the deadline the caller gets this error, which says more than the time."""
+
 _TRANSIENT: Final = (
+    *_SHORT_OF_LEVEL,
     NotLeader,
     NoLeader,
     WrongPartition,
@@ -124,8 +133,11 @@ def _session_expired(error: KVError, *, indefinite: bool, failures: int, jitter:
 
 
 def _final(error: KVError, *, write: bool, indefinite: bool) -> KVError:
-    """Return the error for the callers: a refusal now says nothing about an earlier attempt."""
-    if write and indefinite and error.definite:
+    """Return the error for the callers: a refusal now says nothing about an earlier attempt.
+
+    But for OUTCOME_DECIDED, which speaks of the sequence: it was not applied by any attempt and never will be.
+    """
+    if write and indefinite and error.definite and not isinstance(error, OutcomeDecided):
         return _unknown("a later attempt was refused", error)
     return error
 
@@ -140,6 +152,8 @@ def deadline_error(*, write: bool, indefinite: bool, cause: KVError | None) -> K
     """
     if write and indefinite:
         return _unknown("the deadline passed before an answer came", cause)
+    if isinstance(cause, _SHORT_OF_LEVEL) and not write:
+        return type(cause)(f"{cause.message}, until the deadline", metadata=cause.metadata)
     because = f"; the last attempt ended with {cause.reason}: {cause.message}" if cause else ""
     what = "nothing was applied" if write else "nothing was read"
     return DeadlineExceeded(f"the deadline passed, {what}{because}", metadata=_cause(cause), definite=True)

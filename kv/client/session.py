@@ -12,6 +12,8 @@ not repeat it. What the owner must keep to:
 
 - one sequence stands for one list of operations; a retry sends the identical list;
 - a sequence is ended only when its request was answered, or will not be sent again;
+- a sequence whose outcome is unknown to somebody who may ask for it is never acknowledged, or the partition
+  would forget the answer: it is set aside, and so is its session, which takes no further requests;
 - after SESSION_EXPIRED the operations may move to a new session only if no earlier
   attempt of that sequence had an indefinite end: see `may_move`.
 """
@@ -43,7 +45,7 @@ class SequencedId:
 class Session:
     """One open session of one partition: hands out sequences and knows which are still alive."""
 
-    __slots__ = ("_alive", "_last", "id", "requests_in_flight_max")
+    __slots__ = ("_alive", "_last", "_set_aside_min", "id", "requests_in_flight_max")
 
     def __init__(self, session_id: int, *, requests_in_flight_max: int = REQUESTS_IN_FLIGHT_MAX) -> None:
         """Take over the session that the partition opened under `session_id` (never 0)."""
@@ -57,6 +59,7 @@ class Session:
         # Sequences begun and not ended. A dict keeps them in the order of their begin, which is
         # ascending, so the first key is always the least.
         self._alive: dict[int, None] = {}
+        self._set_aside_min: int | None = None  # the least sequence that is never acknowledged
 
     @property
     def in_flight(self) -> int:
@@ -72,8 +75,8 @@ class Session:
     def acknowledged(self) -> int:
         """Every sequence up to this one was ended: the partition may forget its result."""
         for least in self._alive:
-            return least - 1
-        return self._last
+            return least - 1 if self._set_aside_min is None else min(least, self._set_aside_min) - 1
+        return self._last if self._set_aside_min is None else self._set_aside_min - 1
 
     @property
     def span(self) -> int:
@@ -105,6 +108,16 @@ class Session:
         if sequence not in self._alive:
             raise ValueError(f"session {self.id}: sequence {sequence} is not in flight")
         del self._alive[sequence]
+
+    def set_aside(self, sequence: int) -> None:
+        """Note that `sequence` is not sent again, but that somebody may ask for its outcome: it is never acknowledged.
+
+        The acknowledged mark stays below it for good. So the session must take no new requests: see
+        `SessionSlot.set_aside`. Those in flight end in it; the partition forgets it when it expires.
+        """
+        self.end(sequence)
+        known = self._set_aside_min
+        self._set_aside_min = sequence if known is None else min(known, sequence)
 
 
 class SessionSlot:
@@ -153,6 +166,11 @@ class SessionSlot:
         """
         if self.current is not None and self.current.id == session_id:
             self.current = None
+
+    def set_aside(self, session: Session, sequence: int) -> None:
+        """Set `sequence` of `session` aside; if that is still the current one, the next write opens another."""
+        session.set_aside(sequence)
+        self.expired(session.id)
 
 
 def may_move(*, earlier_attempt_indefinite: bool) -> bool:

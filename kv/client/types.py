@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
-from kv.errors import InvalidArgument, KVError
+from kv.errors import KVError
 
 
 class ReadLevel(IntEnum):
@@ -20,33 +20,48 @@ class ReadLevel(IntEnum):
     """Sees every write that was acknowledged before the read began (Raft dissertation, section 6.4)."""
     STALE = 2
     """Whatever the replica that answers has applied; works without a leader."""
+    LEASE = 3
+    """As LINEARIZABLE while clocks drift less than configured, without a round (section 6.4.1)."""
+    SESSION = 4
+    """Sees what this client has seen, its own writes among it (Terry et al., PDIS 1994)."""
+    BOUNDED = 5
+    """Sees every write that was acknowledged so long before the read began; needs an age: see `Level`."""
+    QUORUM = 6
+    """The newest of what several replicas have. Not linearizable."""
+    ALL = 7
+    """The newest of what all replicas have. Not linearizable."""
 
 
-def read_level(value: ReadLevel | str) -> ReadLevel:
-    """Return the level called `value` (any case); raise `InvalidArgument` if there is none."""
-    if isinstance(value, ReadLevel):
-        return value
-    try:
-        return ReadLevel[value.upper()]
-    except KeyError:
-        names = ", ".join(level.name.lower() for level in ReadLevel)
-        raise InvalidArgument(f"there is no read level {value!r}: give one of {names}") from None
+class WriteLevel(IntEnum):
+    """When a write is acknowledged; the numbers are those of `kv.v1.WriteLevel`."""
+
+    QUORUM = 1
+    """A majority of the replicas has it on disk."""
+    ALL = 2
+    """Every replica has it on disk; else `NotOnAllReplicas`, and the write stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Who served a request, and at which point of the partition's log."""
+class Evidence(NamedTuple):
+    """Who served a request, and at which point of the partition's log.
+
+    A tuple, as the replies are, because one is made for each read.
+    """
 
     partition: int
     map_epoch: int
     """Epoch of the cluster map by which the request was routed."""
     term: int
     """Raft term of the replica that served."""
-    index: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index, which nobody misses
     """For a write the log index of its entry, for a read the applied index at which it was served."""
     node: str
     level: ReadLevel | None
     """The level that was honoured; None for a write."""
+    revision: int = 0
+    """For a write its revision, for a read the highest mod_revision among what it found; 0: nothing found."""
+    age_ms: int | None = None
+    """For levels that may be old: every write that was acknowledged so many milliseconds before the answer
+    is in it. None where it is not known, and for the levels that are never old."""
 
 
 class Item(NamedTuple):
@@ -62,7 +77,23 @@ class Item(NamedTuple):
     version: int
     """Number of writes since the creation, from 1."""
     evidence: Evidence | None = None
-    """None inside of a scan's page that several partitions fed."""
+    """None in a scan, whose pages have their own: `ScanPage.evidence`."""
+
+
+class Reading(NamedTuple):
+    """A read of one key, with its evidence also where there is no such key."""
+
+    item: Item | None
+    evidence: Evidence
+    answers: tuple[Evidence, ...] = ()
+    """QUORUM and ALL: what each replica that was asked said, the chosen one first."""
+
+
+class ScanPage(list[Item]):
+    """The items of one page of a scan."""
+
+    evidence: tuple[Evidence, ...] = ()
+    """Of the reads that fed the page: one for each partition."""
 
 
 class PutReply(NamedTuple):
@@ -72,6 +103,8 @@ class PutReply(NamedTuple):
     """The key's mod_revision after the write."""
     version: int
     evidence: Evidence
+    previous: Item | None = None
+    """What the key held before, if that was asked for and if it existed."""
 
 
 class DeleteReply(NamedTuple):
@@ -80,6 +113,28 @@ class DeleteReply(NamedTuple):
     deleted: bool
     """Whether the key existed."""
     revision: int
+    evidence: Evidence
+    previous: Item | None = None
+    """What the key held before, if that was asked for and if it existed."""
+
+
+class IncrementReply(NamedTuple):
+    """An increment that was applied."""
+
+    value: int
+    """After the increment."""
+    revision: int
+    version: int
+    evidence: Evidence
+
+
+class AppendReply(NamedTuple):
+    """An append that was applied."""
+
+    length: int
+    """Bytes of the value after the append."""
+    revision: int
+    version: int
     evidence: Evidence
 
 
@@ -94,8 +149,28 @@ class TxnReply(NamedTuple):
     evidence: Evidence
 
 
-Result: TypeAlias = Item | PutReply | DeleteReply | KVError | None
+Result: TypeAlias = Item | PutReply | DeleteReply | IncrementReply | AppendReply | TxnReply | KVError | None
 """Of one operation in a batch or a transaction: None is a get of a key that does not exist."""
+
+
+class OutcomeState(IntEnum):
+    """What became of a write; the numbers are those of `kv.v1.WriteOutcome`."""
+
+    APPLIED = 1
+    """It was applied, once."""
+    NOT_APPLIED = 2
+    """It was not applied and never will be."""
+    UNKNOWN = 3
+    """The partition does not remember it: its session expired, or has acknowledged it."""
+
+
+class Outcome(NamedTuple):
+    """What became of a write that had no answer."""
+
+    state: OutcomeState
+    results: tuple[Result, ...]
+    """Of the operations that the token names, if it was applied and they are still kept; else empty."""
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +190,7 @@ class Put:
     if_present: bool = False
     if_revision: int | None = None
     if_value: bytes | None = None
+    return_previous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +201,35 @@ class Delete:
     if_present: bool = False
     if_revision: int | None = None
     if_value: bytes | None = None
+    return_previous: bool = False
+    if_absent: bool = False
 
 
-Op: TypeAlias = Get | Put | Delete
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """Adds to the signed 64-bit integer that a key holds as decimal text; a missing key counts as 0."""
+
+    key: bytes
+    delta: int = 1
+    if_absent: bool = False
+    if_present: bool = False
+    if_revision: int | None = None
+    if_value: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Adds bytes to the end of a key's value; a missing key counts as empty."""
+
+    key: bytes
+    value: bytes
+    if_absent: bool = False
+    if_present: bool = False
+    if_revision: int | None = None
+    if_value: bytes | None = None
+
+
+Op: TypeAlias = Get | Put | Delete | Increment | Append
 Ops: TypeAlias = Sequence[Op]
 
 
@@ -155,3 +257,16 @@ class Compare:
     create_revision: int | None = None
     version: int | None = None
     exists: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Txn:
+    """A transaction inside a transaction: one deep, in the same partition; its result is a `TxnReply`."""
+
+    compare: Sequence[Compare] = ()
+    then: Ops = ()
+    orelse: Ops = ()
+
+
+TxnOp: TypeAlias = Op | Txn
+"""What the lists of a transaction hold: operations without conditions, and transactions that hold no further ones."""

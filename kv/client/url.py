@@ -1,4 +1,4 @@
-"""The address of a cluster: `kv://host:port,host:port/?timeout=2s&level=linearizable`.
+"""The address of a cluster: `kv://host:port,host:port/?timeout=2s&level=bounded:200ms&prefer=nearest&write=all`.
 
 Pure: from text to `ClientOptions`, with an error that names the part at fault.
 """
@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from kv.client.types import ReadLevel, read_level
+from kv.client.duration import parse_duration_s
+from kv.client.levels import LINEARIZABLE, Level, Preference, write_level_of
+from kv.client.types import WriteLevel
 from kv.errors import InvalidArgument
 
 SCHEME: Final = "kv"
@@ -19,9 +21,7 @@ TIMEOUT_S_MAX: Final = 3600.0
 ENDPOINTS_MAX: Final = 64
 """More addresses than this in one URL are a mistake: the client learns the others from the cluster map."""
 
-_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
-_PARAMETERS = ("timeout", "level")
+_PARAMETERS = ("timeout", "level", "prefer", "write")
 # A name, an IPv4 address, or an IPv6 address in brackets; then the port.
 _ENDPOINT = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
 
@@ -32,7 +32,10 @@ class ClientOptions:
 
     endpoints: tuple[str, ...]
     timeout_s: float = TIMEOUT_S_DEFAULT
-    level: ReadLevel = ReadLevel.LINEARIZABLE
+    level: Level = LINEARIZABLE
+    prefer: Preference | None = None
+    """None: the leader for levels that it serves, else the replicas in turn."""
+    write: WriteLevel = WriteLevel.QUORUM
 
 
 def parse_url(url: str) -> ClientOptions:
@@ -46,12 +49,12 @@ def parse_url(url: str) -> ClientOptions:
         _refuse(url, f"the path {path!r} is not used: end the addresses with / or nothing")
     endpoints = parse_endpoints(addresses.split(","))
     options = _parameters(url, query)
-    timeout = options.get("timeout")
-    level = options.get("level")
     return ClientOptions(
         endpoints,
-        TIMEOUT_S_DEFAULT if timeout is None else check_timeout_s(parse_duration_s(timeout)),
-        ReadLevel.LINEARIZABLE if level is None else read_level(level),
+        check_timeout_s(parse_duration_s(options["timeout"])) if "timeout" in options else TIMEOUT_S_DEFAULT,
+        Level.parse(options["level"]) if "level" in options else LINEARIZABLE,
+        Preference.parse(options["prefer"]) if "prefer" in options else None,
+        write_level_of(options["write"]) if "write" in options else WriteLevel.QUORUM,
     )
 
 
@@ -71,17 +74,6 @@ def check_endpoint(address: str) -> None:
         raise InvalidArgument(f"the address {address!r} is not host:port")
     if not 1 <= int(found[2]) <= 65535:
         raise InvalidArgument(f"the port of {address!r} is not in 1 to 65535")
-
-
-def parse_duration_s(text: str) -> float:
-    """Return the seconds in a duration such as 500ms, 2s, 1.5m; raise `InvalidArgument` for anything else."""
-    found = _DURATION.fullmatch(text)
-    if not found:
-        raise InvalidArgument(f"the duration {text!r} is not a number with one of the units ms, s, m")
-    seconds = float(found[1]) * _UNIT_S[found[2]]
-    if seconds <= 0:
-        raise InvalidArgument(f"the duration {text!r} must be above zero")
-    return seconds
 
 
 def check_timeout_s(timeout_s: float) -> float:

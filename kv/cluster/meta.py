@@ -60,6 +60,8 @@ class MapWatch:
         """`learned` is called with each newer map; `ask_peers` is for a node outside the meta group."""
         self._replica, self._first_map, self._ask_peers = replica, first_map, ask_peers
         self._learned, self._known = learned, known
+        self._raw = b""
+        self._found: ClusterMap | None = None  # what `_raw` says: it hardly ever changes
 
     async def run(self) -> None:
         """Looks for a map, then for newer ones, until cancelled."""
@@ -82,7 +84,10 @@ class MapWatch:
         answer = await self._submit(kv_pb2.BatchRequest(operations=[get], level=kv_pb2.READ_LEVEL_STALE))
         if answer is None or not answer.results[0].get.HasField("item"):
             return None
-        return decode(answer.results[0].get.item.value)
+        raw = answer.results[0].get.item.value
+        if raw != self._raw:
+            self._found, self._raw = decode(raw), raw
+        return self._found
 
     async def _create(self) -> None:
         put = kv_pb2.PutOperation(

@@ -1,7 +1,7 @@
 """HTTP in front of the node's own router, for people and programs without gRPC.
 
-`app` is the ASGI application, `codec` what its requests and replies look like, `server` runs it inside the
-node's event loop. The gateway decides nothing about data: it turns one HTTP request into one batch of one
+`app` is the ASGI application, `codec` what its requests look like, `replies` what it answers, `server` runs it
+inside the node's event loop. The gateway decides nothing about data: it turns one HTTP request into one batch of one
 operation and hands that to the router through a port (`Executor`).
 """
 

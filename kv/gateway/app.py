@@ -1,13 +1,20 @@
 """The ASGI application: paths, limits, and one shape for every error.
 
-    POST        /put      {"key", "value", "if_absent"?, "if_revision"?}
-    GET         /get      ?key=...&level=...
-    POST|DELETE /delete   {"key", "if_revision"?} or ?key=...
-    GET         /healthz  the process runs its event loop
-    GET         /readyz   the node can serve; 503 with the reason while it cannot
-    GET         /metrics  Prometheus
+    POST        /put              {"key", "value", condition?, "return_previous"?, "write"?}
+    GET         /get              ?key=...&level=...&prefer=...
+    POST|DELETE /delete           {"key", condition?, "return_previous"?, "write"?} or ?key=...
+    POST        /increment        {"key", "delta"?, condition?, "write"?}
+    POST        /append           {"key", "value", condition?, "write"?}
+    GET         /outcome/TOKEN    what became of a write whose error had this token
+    GET         /healthz          the process runs its event loop
+    GET         /readyz           the node can serve; 503 with the reason while it cannot
+    GET         /metrics          Prometheus
 
-Only the shell is here: what requests mean is in `kv.gateway.codec`, what data means behind the `Executor`.
+A condition is one of "if_absent", "if_present", "if_revision", "if_value"; levels are texts as in `kv.client.levels`.
+The header Kv-Session-Token goes in with what the caller has seen, and comes out with what it has seen now.
+
+Only the shell is here: what requests mean is in `kv.gateway.codec`, what replies look like in
+`kv.gateway.replies`, what data means behind the `Executor`.
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from kv.client.session_token import Seen
 from kv.errors import (
     DeadlineExceeded,
     Internal,
@@ -35,7 +43,10 @@ from kv.errors import (
     RequestTooLarge,
     Unavailable,
 )
-from kv.gateway import codec
+from kv.gateway import codec, replies
+from kv.ids import GroupId
+from kv.outcome import OutcomeToken
+from kv.router.routing import outcome_batch
 from kv.v1 import kv_pb2
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -53,7 +64,10 @@ BODY_BYTES_IN_FLIGHT_MAX: Final = 64 * 1024 * 1024
 
 # Refusals that only HTTP knows; they never travel inside the cluster, so they are not classes of kv.errors.
 _HTTP_REASONS: Final = {
-    404: ("NO_SUCH_PATH", "The paths are /put, /get, /delete, /healthz, /readyz and /metrics."),
+    404: (
+        "NO_SUCH_PATH",
+        "The paths are /put, /get, /delete, /increment, /append, /outcome/TOKEN, /healthz, /readyz and /metrics.",
+    ),
     405: ("METHOD_NOT_ALLOWED", "Use a method that the Allow header names."),
 }
 
@@ -63,10 +77,10 @@ log = structlog.get_logger(__name__)
 class Executor(Protocol):
     """The router of this node."""
 
-    async def execute(self, raw_batch: bytes, timeout_s: float) -> bytes:
+    async def execute(self, raw_batch: bytes, timeout_s: float, partition: GroupId = 0) -> bytes:
         """Carry a serialized `kv.v1.BatchRequest` to its partition and return the serialized `BatchResponse`.
 
-        Raises `KVError`. Gives up, with the right definiteness, after `timeout_s` seconds.
+        The partition is that of its keys, or the one that is named. Raises `KVError`. Gives up, with the right definiteness, after `timeout_s` seconds.
         """
 
 
@@ -74,7 +88,7 @@ Readiness: TypeAlias = Callable[[], str | None]
 """Says why the node cannot serve now; None if it can."""
 
 Decode: TypeAlias = Callable[[codec.Fields], kv_pb2.BatchRequest]
-Encode: TypeAlias = Callable[[kv_pb2.BatchRequest, kv_pb2.OperationResult], codec.Reply]
+Encode: TypeAlias = Callable[[kv_pb2.BatchRequest, kv_pb2.OperationResult], replies.Reply]
 
 
 def make_app(
@@ -83,18 +97,25 @@ def make_app(
     ready: Readiness,
     registry: CollectorRegistry,
     timeout_s: float,
+    cluster: str = "",
     body_bytes_max: int = BODY_BYTES_MAX,
     requests_in_flight_max: int = REQUESTS_IN_FLIGHT_MAX,
     body_bytes_in_flight_max: int = BODY_BYTES_IN_FLIGHT_MAX,
 ) -> Starlette:
-    """Return the application. `timeout_s` bounds the reading of a body, and then its execution."""
+    """Return the application of a node of `cluster`, whose name its session tokens bear.
+
+    `timeout_s` bounds the reading of a body, and then its execution.
+    """
     limits = _Limits(body_bytes_max, requests_in_flight_max, body_bytes_in_flight_max)
-    handlers = _Handlers(executor, ready, registry, timeout_s, limits)
+    handlers = _Handlers(executor, ready, registry, timeout_s, limits, cluster)
     return Starlette(
         routes=[
             Route("/put", handlers.put, methods=["POST"]),
             Route("/get", handlers.get, methods=["GET"]),
             Route("/delete", handlers.delete, methods=["POST", "DELETE"]),
+            Route("/increment", handlers.increment, methods=["POST"]),
+            Route("/append", handlers.append, methods=["POST"]),
+            Route("/outcome/{token}", handlers.outcome, methods=["GET"]),
             Route("/healthz", handlers.healthz, methods=["GET"]),
             Route("/readyz", handlers.readyz, methods=["GET"]),
             Route("/metrics", handlers.metrics, methods=["GET"]),
@@ -144,33 +165,71 @@ class _Handlers:
         registry: CollectorRegistry,
         timeout_s: float,
         limits: _Limits,
+        cluster: str,
     ) -> None:
         self._executor = executor
         self._ready = ready
         self._registry = registry
         self._timeout_s = timeout_s
         self._limits = limits
+        self._cluster = cluster
 
     async def put(self, request: Request) -> Response:
-        return await self._serve(request, codec.put_request, codec.put_reply)
+        return await self._serve(request, codec.put_request, replies.put_reply)
 
     async def get(self, request: Request) -> Response:
-        return await self._serve(request, codec.get_request, codec.get_reply)
+        return await self._serve(request, codec.get_request, replies.get_reply)
 
     async def delete(self, request: Request) -> Response:
-        return await self._serve(request, codec.delete_request, codec.delete_reply)
+        return await self._serve(request, codec.delete_request, replies.delete_reply)
 
-    async def _serve(self, request: Request, decode: Decode, encode: Encode) -> Response:
+    async def increment(self, request: Request) -> Response:
+        return await self._serve(request, codec.increment_request, replies.increment_reply)
+
+    async def append(self, request: Request) -> Response:
+        return await self._serve(request, codec.append_request, replies.append_reply)
+
+    async def outcome(self, request: Request) -> Response:
+        token = OutcomeToken.parse(request.path_params["token"])
+
+        def ask(fields: codec.Fields) -> kv_pb2.BatchRequest:
+            codec.refuse_fields(fields)
+            return outcome_batch(token)
+
+        def tell(_: kv_pb2.BatchRequest, result: kv_pb2.OperationResult) -> replies.Reply:
+            return replies.outcome_reply(token, result)
+
+        return await self._serve(request, ask, tell, token.partition)
+
+    async def _serve(
+        self, request: Request, decode: Decode, encode: Encode, partition: GroupId = 0
+    ) -> Response:
         self._limits.enter()
         body = bytearray()
         try:
+            seen = self._seen(request)
             batch = decode(await self._fields(request, body))
-            raw = await self._executor.execute(batch.SerializeToString(), self._timeout_s)
+            codec.bind_session(batch, seen)
+            raw = await self._executor.execute(batch.SerializeToString(), self._timeout_s, partition)
             response = kv_pb2.BatchResponse.FromString(raw)
-            reply = encode(batch, codec.only_result(response))
-            return JSONResponse(reply, headers=codec.evidence_headers(response))
+            headers = replies.evidence_headers(response, seen)
+            try:
+                return JSONResponse(encode(batch, replies.only_result(response)), headers=headers)
+            except (
+                KVError
+            ) as error:  # an answer, too: a key that is not there, a condition that does not hold
+                return JSONResponse(replies.error_reply(error), error.http_status, headers)
         finally:
             self._limits.leave(len(body))
+
+    def _seen(self, request: Request) -> Seen:
+        """Return what the caller says that it has seen."""
+        seen = Seen()
+        seen.bind(self._cluster)
+        token = request.headers.get(replies.SESSION_HEADER)
+        if token is not None:
+            seen.observe(token)
+        return seen
 
     async def _fields(self, request: Request, body: bytearray) -> codec.Fields:
         """Return the fields of a request: of POST from its body, else from its URL."""
@@ -244,8 +303,8 @@ async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, KVError)
     if error.http_status in (413, 429, 504):
         # After a refused body the rest of it may still be on its way: the connection cannot be used again.
-        return _LingeringResponse(codec.error_reply(error), error.http_status, {"connection": "close"})
-    return JSONResponse(codec.error_reply(error), error.http_status)
+        return _LingeringResponse(replies.error_reply(error), error.http_status, {"connection": "close"})
+    return JSONResponse(replies.error_reply(error), error.http_status)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -253,7 +312,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reason, hint = _HTTP_REASONS.get(error.status_code, ("HTTP_ERROR", "Correct the request."))
     message = f"{request.method} {request.url.path}: {error.detail}. {hint}"
-    body = codec.error_body(reason, message, definite=True, metadata={"path": request.url.path})
+    body = replies.error_body(reason, message, definite=True, metadata={"path": request.url.path})
     return JSONResponse(body, error.status_code, error.headers)
 
 
@@ -261,4 +320,4 @@ async def _on_defect(request: Request, error: Exception) -> Response:
     """Answer a defect of ours: starlette raises it again after the reply, and the server logs it."""
     log.error("http_defect", path=request.url.path, exc_info=error)
     found = Internal(f"the gateway failed: {type(error).__name__}")
-    return JSONResponse(codec.error_reply(found), found.http_status)
+    return JSONResponse(replies.error_reply(found), found.http_status)

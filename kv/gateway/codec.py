@@ -1,8 +1,8 @@
-"""The JSON forms of requests, replies and errors. Pure: from fields to `kv.v1` messages and back.
+"""The JSON and query forms of requests. Pure: from fields to `kv.v1` messages; replies are in `kv.gateway.replies`.
 
-Keys and values are text in `key` and `value`, or any bytes in `key_base64` and `value_base64`; replies use
-the second form only for bytes that are not UTF-8. Whatever is unknown, given twice or of a wrong type is
-refused with `InvalidArgument`: a misspelled condition must not become an unconditional write.
+Keys and values are text in `key` and `value`, or any bytes in `key_base64` and `value_base64`. Whatever is
+unknown, given twice or of a wrong type is refused with `InvalidArgument`: a misspelled condition must not become
+an unconditional write.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kv.errors import InvalidArgument, KVError, NotFound, from_proto
+from kv.client.levels import Level, Preference, read_options, write_level_of
+from kv.client.session_token import Seen
+from kv.errors import InvalidArgument
 from kv.ids import check_key, check_value
 from kv.v1 import kv_pb2
 
 REVISION_MAX: Final = (1 << 64) - 1
-LEVELS: Final[Mapping[str, kv_pb2.ReadLevel.ValueType]] = {
-    "linearizable": kv_pb2.READ_LEVEL_LINEARIZABLE,
-    "stale": kv_pb2.READ_LEVEL_STALE,
-}
+DELTA_MIN: Final = -(1 << 63)
+DELTA_MAX: Final = (1 << 63) - 1
+ALL_TIMEOUT_MS_MAX: Final = 60_000
+"""A longer wait for all replicas is a mistake: the request itself ends earlier."""
 
 _KEY: Final = frozenset({"key", "key_base64"})
-_PUT: Final = _KEY | {"value", "value_base64", "if_absent", "if_revision"}
-_GET: Final = _KEY | {"level"}
-_DELETE: Final = _KEY | {"if_revision"}
+_VALUE: Final = frozenset({"value", "value_base64"})
+_PRESENCE: Final = frozenset({"if_present", "if_revision", "if_value", "if_value_base64"})
+_CONDITION: Final = _PRESENCE | {"if_absent"}
+_LEVEL: Final = frozenset({"write", "all_timeout_ms"})
+
+_PUT: Final = _KEY | _VALUE | _CONDITION | _LEVEL | {"return_previous"}
+_GET: Final = _KEY | {"level", "prefer"}
+_DELETE: Final = _KEY | _PRESENCE | _LEVEL | {"return_previous"}
+_INCREMENT: Final = _KEY | _CONDITION | _LEVEL | {"delta"}
+_APPEND: Final = _KEY | _VALUE | _CONDITION | _LEVEL
+
+_NUMBERS: Final = {"if_revision": REVISION_MAX, "all_timeout_ms": ALL_TIMEOUT_MS_MAX}
+"""Fields that hold a number from 0 to this."""
+_FLAGS: Final = frozenset({"if_absent", "if_present", "return_previous"})
 
 Fields = Mapping[str, Any]
-Reply = dict[str, object]
 
 
 def read_json(body: bytes) -> Fields:
@@ -51,103 +63,95 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_query(pairs: list[tuple[str, str]]) -> Fields:
-    """Return the parameters of a URL; `if_revision` becomes a number. Raises `InvalidArgument`."""
+    """Return the parameters of a URL, with the types that they have in JSON. Raises `InvalidArgument`."""
     fields: dict[str, Any] = _once(list(pairs))
-    revision = fields.get("if_revision")
-    if revision is not None:
-        if not (revision.isascii() and revision.isdigit() and len(revision) <= len(str(REVISION_MAX))):
-            raise InvalidArgument("if_revision is not a number", metadata={"field": "if_revision"})
-        fields["if_revision"] = int(revision)
+    for name in fields.keys() & _NUMBERS.keys():
+        text = fields[name]
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(REVISION_MAX))):
+            raise InvalidArgument(f"{name} is not a number", metadata={"field": name})
+        fields[name] = int(text)
+    for name in fields.keys() & _FLAGS:
+        if fields[name] not in ("true", "false"):
+            raise InvalidArgument(f"{name} is not true or false", metadata={"field": name})
+        fields[name] = fields[name] == "true"
     return fields
 
 
 def put_request(fields: Fields) -> kv_pb2.BatchRequest:
     """Return the batch for POST /put. Raises `InvalidArgument`."""
     _known(fields, _PUT)
-    put = kv_pb2.PutOperation(key=_key(fields), value=_bytes(fields, "value"), condition=_condition(fields))
-    check_value(put.value)
-    return kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put=put)])
-
-
-def get_request(fields: Fields) -> kv_pb2.BatchRequest:
-    """Return the batch for GET /get. Raises `InvalidArgument`."""
-    _known(fields, _GET)
-    level = fields.get("level", "linearizable")
-    if level not in LEVELS:
-        raise InvalidArgument(f"level is not one of {', '.join(LEVELS)}", metadata={"field": "level"})
-    operation = kv_pb2.Operation(get=kv_pb2.GetOperation(key=_key(fields)))
-    return kv_pb2.BatchRequest(operations=[operation], level=LEVELS[level])
+    put = kv_pb2.PutOperation(
+        key=_key(fields),
+        value=_value(fields),
+        condition=_condition(fields),
+        return_previous=_flag(fields, "return_previous"),
+    )
+    return _write(fields, kv_pb2.Operation(put=put))
 
 
 def delete_request(fields: Fields) -> kv_pb2.BatchRequest:
     """Return the batch for POST or DELETE /delete. Raises `InvalidArgument`."""
     _known(fields, _DELETE)
-    delete = kv_pb2.DeleteOperation(key=_key(fields), condition=_condition(fields))
-    return kv_pb2.BatchRequest(operations=[kv_pb2.Operation(delete=delete)])
+    delete = kv_pb2.DeleteOperation(
+        key=_key(fields),
+        condition=_condition(fields),
+        return_previous=_flag(fields, "return_previous"),
+    )
+    return _write(fields, kv_pb2.Operation(delete=delete))
 
 
-def put_reply(request: kv_pb2.BatchRequest, result: kv_pb2.OperationResult) -> Reply:
-    """Return what a put answers."""
-    put = request.operations[0].put
-    return {
-        **_field("key", put.key),
-        **_field("value", put.value),
-        "revision": result.put.revision,
-        "version": result.put.version,
-    }
+def increment_request(fields: Fields) -> kv_pb2.BatchRequest:
+    """Return the batch for POST /increment; without a delta it counts by 1. Raises `InvalidArgument`."""
+    _known(fields, _INCREMENT)
+    delta = fields.get("delta", 1)
+    if isinstance(delta, bool) or not isinstance(delta, int) or not DELTA_MIN <= delta <= DELTA_MAX:
+        raise InvalidArgument("delta is not a whole number of 64 bits", metadata={"field": "delta"})
+    increment = kv_pb2.IncrementOperation(key=_key(fields), delta=delta, condition=_condition(fields))
+    return _write(fields, kv_pb2.Operation(increment=increment))
 
 
-def get_reply(request: kv_pb2.BatchRequest, result: kv_pb2.OperationResult) -> Reply:
-    """Return what a get answers. Raises `NotFound`."""
-    if not result.get.HasField("item"):
-        raise NotFound("there is no such key", metadata=_text(_field("key", request.operations[0].get.key)))
-    item = result.get.item
-    return {
-        **_field("key", item.key),
-        **_field("value", item.value),
-        "revision": item.mod_revision,
-        "create_revision": item.create_revision,
-        "version": item.version,
-    }
+def append_request(fields: Fields) -> kv_pb2.BatchRequest:
+    """Return the batch for POST /append. Raises `InvalidArgument`."""
+    _known(fields, _APPEND)
+    append = kv_pb2.AppendOperation(key=_key(fields), value=_value(fields), condition=_condition(fields))
+    return _write(fields, kv_pb2.Operation(append=append))
 
 
-def delete_reply(request: kv_pb2.BatchRequest, result: kv_pb2.OperationResult) -> Reply:
-    """Return what a delete answers."""
-    key = _field("key", request.operations[0].delete.key)
-    return {**key, "deleted": result.delete.deleted, "revision": result.delete.revision}
+def get_request(fields: Fields) -> kv_pb2.BatchRequest:
+    """Return the batch for GET /get. Raises `InvalidArgument`."""
+    _known(fields, _GET)
+    level = Level.parse(_text(fields, "level", "linearizable"))
+    preference = Preference.parse(_text(fields, "prefer", "")) if "prefer" in fields else None
+    options = read_options(level, preference)
+    return kv_pb2.BatchRequest(
+        operations=[kv_pb2.Operation(get=kv_pb2.GetOperation(key=_key(fields)))],
+        level=kv_pb2.ReadLevel.ValueType(level.kind),
+        read=options if options.ByteSize() else None,
+    )
 
 
-def only_result(response: kv_pb2.BatchResponse) -> kv_pb2.OperationResult:
-    """Return the result of a batch of one; raises the `KVError` that it holds."""
-    assert len(response.results) == 1, "one operation has one result"
-    result = response.results[0]
-    if result.HasField("error"):
-        raise from_proto(result.error)
-    return result
+def refuse_fields(fields: Fields) -> None:
+    """Raise `InvalidArgument` if there is any: the path says all."""
+    if fields:
+        raise InvalidArgument(f"unknown field {min(fields)!r}: this path takes none")
 
 
-def evidence_headers(response: kv_pb2.BatchResponse) -> dict[str, str]:
-    """Return who served, and where in the partition's log, as HTTP headers."""
-    if not response.evidence:
-        return {}
-    evidence = response.evidence[0]
-    return {
-        "kv-partition": str(evidence.partition),
-        "kv-term": str(evidence.term),
-        "kv-index": str(evidence.index),
-        "kv-node": evidence.node,
-    }
+def bind_session(batch: kv_pb2.BatchRequest, seen: Seen) -> None:
+    """Have a SESSION read wait for what the caller has seen; others do not ask for it."""
+    if batch.level == kv_pb2.READ_LEVEL_SESSION:
+        batch.read.after.extend(
+            kv_pb2.PartitionIndex(partition=partition, index=index)
+            for partition, index in sorted(seen.indexes.items())
+        )
 
 
-def error_reply(error: KVError) -> Reply:
-    """Return the body for `error`."""
-    return error_body(error.reason, str(error), definite=error.definite, metadata=error.metadata)
-
-
-def error_body(reason: str, message: str, *, definite: bool, metadata: Mapping[str, str]) -> Reply:
-    """Return the body of every reply that is not a success."""
-    fields = {"reason": reason, "message": message, "definite": definite, "metadata": dict(metadata)}
-    return {"error": fields}
+def _write(fields: Fields, operation: kv_pb2.Operation) -> kv_pb2.BatchRequest:
+    batch = kv_pb2.BatchRequest(operations=[operation])
+    if "write" in fields:
+        level = write_level_of(_text(fields, "write", ""))
+        batch.write_level = kv_pb2.WriteLevel.ValueType(level)
+    batch.all_timeout_ms = _number(fields, "all_timeout_ms") or 0
+    return batch
 
 
 def _known(fields: Fields, names: frozenset[str]) -> None:
@@ -165,15 +169,19 @@ def _key(fields: Fields) -> bytes:
     return key
 
 
+def _value(fields: Fields) -> bytes:
+    value = _bytes(fields, "value")
+    check_value(value)
+    return value
+
+
 def _bytes(fields: Fields, name: str) -> bytes:
     """Return the bytes of `name` or `name_base64`, of which exactly one must be given."""
     encoded = f"{name}_base64"
     if (name in fields) == (encoded in fields):
         raise InvalidArgument(f"give {name} or {encoded}, one of them", metadata={"field": name})
     field = name if name in fields else encoded
-    text = fields[field]
-    if not isinstance(text, str):
-        raise InvalidArgument(f"{field} is not a string", metadata={"field": field})
+    text = _text(fields, field, "")
     try:
         return (
             text.encode("utf-8") if field == name else base64.b64decode(text.encode("ascii"), validate=True)
@@ -184,25 +192,44 @@ def _bytes(fields: Fields, name: str) -> bytes:
         raise InvalidArgument(f"{field} is not base64: {error}", metadata={"field": field}) from error
 
 
+def _text(fields: Fields, name: str, default: str) -> str:
+    text = fields.get(name, default)
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{name} is not a string", metadata={"field": name})
+    return text
+
+
+def _flag(fields: Fields, name: str) -> bool:
+    flag = fields.get(name, False)
+    if not isinstance(flag, bool):
+        raise InvalidArgument(f"{name} is not true or false", metadata={"field": name})
+    return flag
+
+
+def _number(fields: Fields, name: str) -> int | None:
+    number = fields.get(name)
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= _NUMBERS[name]:
+        raise InvalidArgument(f"{name} is not a number from 0 to {_NUMBERS[name]}", metadata={"field": name})
+    return number
+
+
 def _condition(fields: Fields) -> kv_pb2.Condition | None:
-    absent, revision = fields.get("if_absent", False), fields.get("if_revision")
-    if not isinstance(absent, bool):
-        raise InvalidArgument("if_absent is not true or false", metadata={"field": "if_absent"})
-    if revision is None:
-        return kv_pb2.Condition(absent=True) if absent else None
-    if absent:
-        raise InvalidArgument("if_absent and if_revision cannot be combined", metadata={"field": "if_absent"})
-    if isinstance(revision, bool) or not isinstance(revision, int) or not 0 <= revision <= REVISION_MAX:
-        raise InvalidArgument("if_revision is not a revision", metadata={"field": "if_revision"})
-    return kv_pb2.Condition(revision=revision)
+    """Return the condition, of which at most one may be given; a flag that is false is none."""
+    found: dict[str, kv_pb2.Condition] = {}
+    for name in ("absent", "present"):
+        if _flag(fields, f"if_{name}"):
+            found[f"if_{name}"] = kv_pb2.Condition(absent=True) if name == "absent" else _PRESENT
+    revision = _number(fields, "if_revision")
+    if revision is not None:
+        found["if_revision"] = kv_pb2.Condition(revision=revision)
+    if "if_value" in fields or "if_value_base64" in fields:
+        found["if_value"] = kv_pb2.Condition(value=_bytes(fields, "if_value"))
+    if len(found) > 1:
+        first, second, *_ = found
+        raise InvalidArgument(f"{first} and {second} cannot be combined", metadata={"field": first})
+    return next(iter(found.values()), None)
 
 
-def _field(name: str, data: bytes) -> Reply:
-    try:
-        return {name: data.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(data).decode("ascii")}
-
-
-def _text(fields: Reply) -> dict[str, str]:
-    return {name: str(value) for name, value in fields.items()}
+_PRESENT: Final = kv_pb2.Condition(present=True)

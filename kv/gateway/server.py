@@ -37,10 +37,11 @@ class HttpServer:
         ready: Readiness,
         registry: CollectorRegistry,
         timeout_s: float,
+        cluster: str = "",
     ) -> None:
         """Prepare; `listen` is host:port, and port 0 means any that is free."""
         self._listen = listen
-        app = make_app(executor, ready=ready, registry=registry, timeout_s=timeout_s)
+        app = make_app(executor, ready=ready, registry=registry, timeout_s=timeout_s, cluster=cluster)
         self._server = _Server(
             uvicorn.Config(
                 app,

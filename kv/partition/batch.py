@@ -10,7 +10,7 @@ response, while the rest of its batch goes on. A transaction with a bad operatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from kv.errors import InvalidArgument, KVError, RequestTooLarge
 from kv.ids import KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX, check_key, check_value
+from kv.partition.options import AS_STALE, PLAIN, Options, read_options, write_options
 from kv.partition.record import error_part
 from kv.v1 import kv_pb2
 
@@ -31,13 +32,25 @@ PUT: Final = 1
 DELETE: Final = 2
 """(DELETE, key, condition or None)"""
 TXN: Final = 3
-"""(TXN, compares, then operations, else operations)"""
+"""(TXN, compares, then operations, else operations, whether one of the operations can fail)"""
 OPEN_SESSION: Final = 4
 """(OPEN_SESSION,)"""
 RANGE: Final = 5
 """(RANGE, start, end, limit, keys_only)"""
 REFUSED: Final = 6
 """(REFUSED, part of the response)"""
+INCREMENT: Final = 7
+"""(INCREMENT, key, delta, condition or None)"""
+APPEND: Final = 8
+"""(APPEND, key, value, condition or None)"""
+OUTCOME: Final = 9
+"""(OUTCOME, session, sequence)"""
+PUT_PREVIOUS: Final = 10
+"""As PUT, and answers what the key held before. A kind of its own: plain puts are the hot path."""
+DELETE_PREVIOUS: Final = 11
+"""As DELETE, and answers what the key held before."""
+PAGE: Final = 12
+"""(PAGE, start, end, limit, keys_only, keep, snapshot): a RANGE that is part of a scan at one index; ids or 0"""
 
 Operation: TypeAlias = tuple[Any, ...]
 """One of the shapes above. A tuple: one object for each operation on the hot path."""
@@ -48,13 +61,23 @@ Condition: TypeAlias = tuple[str, Any]
 Compare: TypeAlias = tuple[bytes, int, str, Any]
 """(key, comparator, name of the target in `kv.v1.Compare`, operand)."""
 
-_WRITES: Final = 1 << PUT | 1 << DELETE | 1 << TXN | 1 << OPEN_SESSION
-"""A set of kinds, as bits."""
+# Sets of kinds, as bits.
+_CAN_FAIL: Final = 1 << INCREMENT | 1 << APPEND | 1 << PUT_PREVIOUS | 1 << DELETE_PREVIOUS
+_WRITES_KEY: Final = 1 << PUT | 1 << DELETE | _CAN_FAIL
+_IN_TXN: Final = 1 << GET | _WRITES_KEY | 1 << TXN
+_ALONE: Final = 1 << OPEN_SESSION | 1 << OUTCOME
+_WRITES: Final = _WRITES_KEY | 1 << TXN | _ALONE
+_RANGES: Final = 1 << RANGE | 1 << PAGE
+_LOOKED_AT_TOGETHER: Final = 1 << TXN | _ALONE | _RANGES
+
+_LEVEL_PLAIN_MAX: Final[int] = kv_pb2.READ_LEVEL_STALE
+_WRITE_LEVEL_PLAIN_MAX: Final[int] = kv_pb2.WRITE_LEVEL_QUORUM
+"""Up to these the levels need no options. Names of their own: those of the generated module are slow to look up."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """A decoded batch. `session` is 0 if it is not protected against repetition.
+    """A decoded batch. `session` is 0 if it only reads, or is not protected against repetition.
 
     A value that nobody changes; not frozen only because that triples the time to make one.
     """
@@ -63,29 +86,46 @@ class Batch:
     session: int
     sequence: int
     acknowledged: int
-    stale: bool
+    level: int
+    """A `kv.v1.ReadLevel`; without meaning if it writes."""
     writes: bool
     """Whether it must go through the log."""
+    options: Options = PLAIN
+    """What few batches have: `PLAIN` itself for all others."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether a replica answers it from what it has."""
+        return self.level in AS_STALE
 
     def keys(self) -> Iterator[bytes]:
         """Yield each key that the batch names, those of transactions included."""
-        for operation in self.operations:
-            kind = operation[0]
-            if kind <= DELETE:
-                yield operation[1]
-            elif kind == TXN:
-                yield from (compare[0] for compare in operation[1])
-                yield from (inner[1] for inner in operation[2])
-                yield from (inner[1] for inner in operation[3])
+        return _keys_of(self.operations)
 
     def written(self) -> Iterator[bytes]:
         """Yield each key that the batch may write, again for each time."""
-        for operation in self.operations:
-            kind = operation[0]
-            if kind in (PUT, DELETE):
-                yield operation[1]
-            elif kind == TXN:
-                yield from (inner[1] for inner in (*operation[2], *operation[3]) if inner[0] != GET)
+        return _written_by(self.operations)
+
+
+def _keys_of(operations: Iterable[Operation]) -> Iterator[bytes]:
+    for operation in operations:
+        kind = operation[0]
+        if kind == GET or 1 << kind & _WRITES_KEY:
+            yield operation[1]
+        elif kind == TXN:
+            yield from (compare[0] for compare in operation[1])
+            yield from _keys_of(operation[2])
+            yield from _keys_of(operation[3])
+
+
+def _written_by(operations: Iterable[Operation]) -> Iterator[bytes]:
+    for operation in operations:
+        kind = operation[0]
+        if 1 << kind & _WRITES_KEY:
+            yield operation[1]
+        elif kind == TXN:
+            yield from _written_by(operation[2])
+            yield from _written_by(operation[3])
 
 
 def decode_batch(raw: bytes) -> Batch:
@@ -104,21 +144,33 @@ def decode_batch(raw: bytes) -> Batch:
     if len(listed) > BATCH_OPERATIONS_MAX:
         raise _too_many(len(listed))
     operations = [_operation(operation) for operation in listed]
-    kinds = _kinds(operations)
-    if kinds & 1 << TXN:
-        _check_operations_count(operations)
-    if kinds & _WRITES and (kinds & 1 << RANGE or (kinds & 1 << OPEN_SESSION and len(operations) > 1)):
-        operations = [_refused_in_log(operation) for operation in operations]
+    kinds = 1 << operations[0][0] if len(operations) == 1 else _kinds(operations)
+    if kinds & _LOOKED_AT_TOGETHER:
+        operations = _checked_together(operations, kinds)
         kinds = _kinds(operations)
-    writes = kinds & _WRITES != 0
+    if kinds & _WRITES:
+        return _writing(message, tuple(operations), kinds)
+    level = message.level
+    # looked at one by one only if there may be something: this is the hot path
+    rare = (
+        not 0 <= level <= _LEVEL_PLAIN_MAX or message.trace or kinds & 1 << PAGE or message.HasField("read")
+    )
+    return Batch(tuple(operations), 0, 0, 0, level, False, read_options(message) if rare else PLAIN)
+
+
+def _writing(message: kv_pb2.BatchRequest, operations: tuple[Operation, ...], kinds: int) -> Batch:
     request_id = message.request_id
     session, sequence, acknowledged = request_id.session, request_id.sequence, request_id.acknowledged
-    if writes and session and sequence <= acknowledged:
+    if session and sequence <= acknowledged:
         raise InvalidArgument(
             "the request's sequence must be above what it acknowledges, and sequences start at 1"
         )
-    stale = message.level == kv_pb2.READ_LEVEL_STALE
-    return Batch(tuple(operations), session, sequence, acknowledged, stale, writes)
+    if kinds & _ALONE and operations[0] == (OUTCOME, session, sequence):
+        raise InvalidArgument("an outcome query cannot ask for itself: leave its request id out")
+    options = PLAIN
+    if not 0 <= message.write_level <= _WRITE_LEVEL_PLAIN_MAX or message.trace or kinds & _ALONE:
+        options = write_options(message, tells_revision=not kinds & _ALONE)
+    return Batch(operations, session, sequence, acknowledged, message.level, True, options)
 
 
 def _kinds(operations: list[Operation]) -> int:
@@ -135,9 +187,10 @@ def _operation(message: kv_pb2.Operation) -> Operation:
         key, value = put.key, put.value
         if not 0 < len(key) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
             return _refused(_fault(key, value))
+        made = PUT_PREVIOUS if put.return_previous else PUT
         if put.HasField("condition"):
-            return _conditional((PUT, key, value), put.condition)
-        return (PUT, key, value, None)
+            return _conditional((made, key, value), put.condition)
+        return (made, key, value, None)
     if kind == "get":
         key = message.get.key
         if not 0 < len(key) <= KEY_BYTES_MAX:
@@ -147,27 +200,53 @@ def _operation(message: kv_pb2.Operation) -> Operation:
 
 
 def _rare_operation(message: kv_pb2.Operation, kind: str | None) -> Operation:
-    match kind:
-        case "delete":
-            return _delete(message.delete)
-        case "txn":
-            return _txn(message.txn)
-        case "open_session":
-            return (OPEN_SESSION,)
-        case "range":
-            asked = message.range
-            return (RANGE, asked.start, asked.end, asked.limit, asked.keys_only)
-        case _:
-            return _refused(InvalidArgument("the operation is empty, or of a newer version than this node"))
+    decode = _RARE.get(kind or "")
+    if decode is None:
+        return _refused(InvalidArgument("the operation is empty, or of a newer version than this node"))
+    return decode(getattr(message, str(kind)))
 
 
 def _delete(message: kv_pb2.DeleteOperation) -> Operation:
     key = message.key
     if not 0 < len(key) <= KEY_BYTES_MAX:
         return _refused(_fault(key))
+    kind = DELETE_PREVIOUS if message.return_previous else DELETE
     if message.HasField("condition"):
-        return _conditional((DELETE, key), message.condition)
-    return (DELETE, key, None)
+        return _conditional((kind, key), message.condition)
+    return (kind, key, None)
+
+
+def _increment(message: kv_pb2.IncrementOperation) -> Operation:
+    key = message.key
+    if not 0 < len(key) <= KEY_BYTES_MAX:
+        return _refused(_fault(key))
+    if message.HasField("condition"):
+        return _conditional((INCREMENT, key, message.delta), message.condition)
+    return (INCREMENT, key, message.delta, None)
+
+
+def _append(message: kv_pb2.AppendOperation) -> Operation:
+    key, value = message.key, message.value
+    if not 0 < len(key) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
+        return _refused(_fault(key, value))
+    if message.HasField("condition"):
+        return _conditional((APPEND, key, value), message.condition)
+    return (APPEND, key, value, None)
+
+
+def _outcome(message: kv_pb2.OutcomeOperation) -> Operation:
+    if not (message.session and message.sequence):
+        return _refused(
+            InvalidArgument("the outcome query names no request: sessions and sequences start at 1")
+        )
+    return (OUTCOME, message.session, message.sequence)
+
+
+def _range(message: kv_pb2.RangeOperation) -> Operation:
+    asked = (message.start, message.end, message.limit, message.keys_only)
+    if message.keep_snapshot or message.snapshot:
+        return (PAGE, *asked, message.keep_snapshot, message.snapshot)
+    return (RANGE, *asked)
 
 
 def _conditional(operation: Operation, message: kv_pb2.Condition) -> Operation:
@@ -180,21 +259,35 @@ def _conditional(operation: Operation, message: kv_pb2.Condition) -> Operation:
     return (*operation, (test, operand))
 
 
-def _txn(message: kv_pb2.TxnOperation) -> Operation:
+def _txn(message: kv_pb2.TxnOperation, *, nested: bool) -> Operation:
     """Return the transaction, or the refusal of all of it for the first fault in it."""
     compares = [_compare(compare) for compare in message.compare]
-    lists = [
-        [_operation(operation) for operation in operations]
-        for operations in (message.then_operations, message.else_operations)
-    ]
-    for step in (*compares, *lists[0], *lists[1]):
+    then = [_in_txn(operation, nested) for operation in message.then_operations]
+    otherwise = [_in_txn(operation, nested) for operation in message.else_operations]
+    can_fail = False
+    for step in (*compares, *then, *otherwise):
         if step[0] == REFUSED:
             return step
-        if step[0] in (TXN, OPEN_SESSION, RANGE):
-            return _refused(InvalidArgument("a transaction holds only gets, puts and deletes"))
-        if step[0] in (PUT, DELETE) and step[-1] is not None:
+    for step in (*then, *otherwise):
+        kind = step[0]
+        if not 1 << kind & _IN_TXN:
+            return _refused(
+                InvalidArgument(
+                    "a transaction holds only gets, puts, deletes, increments, appends and transactions"
+                )
+            )
+        if 1 << kind & _WRITES_KEY and step[-1] is not None:
             return _refused(InvalidArgument("a transaction's operations have no conditions: use compare"))
-    return (TXN, tuple(compares), tuple(lists[0]), tuple(lists[1]))
+        can_fail = can_fail or 1 << kind & _CAN_FAIL != 0 or (kind == TXN and step[4])
+    return (TXN, tuple(compares), tuple(then), tuple(otherwise), can_fail)
+
+
+def _in_txn(message: kv_pb2.Operation, nested: bool) -> Operation:
+    if message.WhichOneof("operation") != "txn":
+        return _operation(message)
+    if nested:
+        return _refused(InvalidArgument("a transaction inside a transaction holds no further one"))
+    return _txn(message.txn, nested=True)
 
 
 def _compare(message: kv_pb2.Compare) -> Operation:
@@ -207,20 +300,36 @@ def _compare(message: kv_pb2.Compare) -> Operation:
     return (message.key, message.comparator, target, getattr(message, target))
 
 
-def _refused_in_log(operation: Operation) -> Operation:
-    if operation[0] == RANGE:
+def _checked_together(operations: list[Operation], kinds: int) -> list[Operation]:
+    """Refuse the operations that cannot be with the others of their batch."""
+    if kinds & 1 << TXN:
+        _check_operations_count(operations)
+    logged, several = kinds & _WRITES != 0, len(operations) > 1
+    return [_with_others(operation, logged, several) for operation in operations]
+
+
+def _with_others(operation: Operation, logged: bool, several: bool) -> Operation:
+    kind = operation[0]
+    if logged and 1 << kind & _RANGES:
         return _refused(
             InvalidArgument("a batch with a range may only read: send the writes in another batch")
         )
-    if operation[0] == OPEN_SESSION:
-        return _refused(InvalidArgument("open_session must be the only operation of its batch"))
+    if several and 1 << kind & _ALONE:
+        name = "open_session" if kind == OPEN_SESSION else "outcome"
+        return _refused(InvalidArgument(f"{name} must be the only operation of its batch"))
+    if several and kind == PAGE:
+        return _refused(InvalidArgument("a range with a snapshot must be the only operation of its batch"))
     return operation
 
 
 def _check_operations_count(operations: list[Operation]) -> None:
-    count = sum(1 if op[0] != TXN else 1 + len(op[1]) + len(op[2]) + len(op[3]) for op in operations)
+    count = _count(operations)
     if count > BATCH_OPERATIONS_MAX:
         raise _too_many(count)
+
+
+def _count(operations: Iterable[Operation]) -> int:
+    return sum(1 if op[0] != TXN else 1 + _count(op[2]) + _count(op[3]) for op in operations)
 
 
 def _too_many(count: int) -> RequestTooLarge:
@@ -242,3 +351,15 @@ def _fault(key: bytes, value: bytes = b"") -> KVError:
     except KVError as error:
         return error
     raise AssertionError("the caller found a fault in this key or value")
+
+
+_RARE: Final[dict[str, Callable[[Any], Operation]]] = {
+    "delete": _delete,
+    "increment": _increment,
+    "append": _append,
+    "txn": lambda message: _txn(message, nested=False),
+    "open_session": lambda _: (OPEN_SESSION,),
+    "outcome": _outcome,
+    "range": _range,
+}
+"""Decoders of the operations that are not on the hot path, by their field in `kv.v1.Operation`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kv.config import PartitionConfig
 from kv.partition.policy import CheckpointLimits
 from kv.partition.read import PageLimits
+from kv.partition.scan_snapshots import SnapshotLimits
 from kv.partition.session import SessionLimits
 
 
@@ -24,6 +25,13 @@ def session_limits(config: PartitionConfig) -> SessionLimits:
 def page_limits(config: PartitionConfig) -> PageLimits:
     """Return the bounds of one page of a range."""
     return PageLimits(config.scan_page_items, config.scan_page_bytes)
+
+
+def snapshot_limits(config: PartitionConfig) -> SnapshotLimits:
+    """Return the bounds of the states that open scans read."""
+    return SnapshotLimits(
+        config.scan_snapshots_max, config.scan_snapshot_bytes_max, config.scan_snapshot_idle_s
+    )
 
 
 def checkpoint_limits(

@@ -7,20 +7,39 @@ replica that applies the same entries holds the same state and gives the same an
 The revision of a write is the log index of its command. Requests that write the same key never share a
 command (`queue`), so a revision names one request's write of a key; inside one batch the writes of a key
 share it, and `version` counts them one by one. A batch is
-not atomic: each operation succeeds or fails alone, in order. A transaction is.
+not atomic: each operation succeeds or fails alone, in order. A transaction is: if an operation in it
+can fail, it runs on an overlay, which becomes the state only when all of it was done.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from kv.errors import Conflict, KVError, RequestTooLarge, ResultEvicted, SessionExpired, UnknownOutcome
+from kv.errors import (
+    Conflict,
+    IntegerOverflow,
+    KVError,
+    NotAnInteger,
+    OutcomeDecided,
+    RequestTooLarge,
+    ResultEvicted,
+    SessionExpired,
+    UnknownOutcome,
+    ValueTooLarge,
+)
+from kv.ids import VALUE_BYTES_MAX
 from kv.partition.batch import (
+    APPEND,
     DELETE,
+    DELETE_PREVIOUS,
     GET,
+    INCREMENT,
     OPEN_SESSION,
+    OUTCOME,
     PUT,
+    PUT_PREVIOUS,
     REFUSED,
     TXN,
     Batch,
@@ -28,16 +47,19 @@ from kv.partition.batch import (
     Condition,
     Operation,
 )
+from kv.partition.overlay import Overlay, StateView
 from kv.partition.record import (
     HEADER,
     HEADER_BYTES,
     decode_record,
     error_part,
     get_part,
+    item_of,
+    mod_revision_of,
     result_part,
     txn_part,
 )
-from kv.partition.session import ORDINAL_BITS, SessionTable, Verdict
+from kv.partition.session import ORDINAL_BITS, Fate, SessionTable, Verdict
 from kv.v1 import kv_pb2
 
 RESULT_BYTES_MAX: Final = 3 * 1024 * 1024
@@ -46,21 +68,27 @@ RESULT_BYTES_MAX: Final = 3 * 1024 * 1024
 COMMAND_BATCHES_MAX: Final = 1 << ORDINAL_BITS
 """Batches in one command, so that their ordinals fit into a stamp."""
 
+INTEGER_MIN: Final = -(1 << 63)
+INTEGER_MAX: Final = (1 << 63) - 1
+"""Bounds of what an increment reads and writes: a signed 64-bit integer."""
+
+_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+"""Decimal text in its one shortest form."""
+
 Outcome: TypeAlias = bytes | KVError
 """The serialized results of a batch, or why none of it was applied by this attempt."""
 
 
-class StateView(Protocol):
-    """The keys of the partition. Records are opaque here but for `kv.partition.record`."""
+class Repeated(bytes):
+    """An outcome that a session remembered: the results of an earlier command, not of this one."""
 
-    def get(self, key: bytes) -> bytes | None:
-        """Return the record of `key`, or None."""
 
-    def put(self, key: bytes, record: bytes, is_new: bool) -> None:
-        """Store the record of `key`; `is_new`: `get` found none."""
+class _Failed(Exception):
+    """An operation cannot be done, for a reason of its own; nothing of it was. Carries its part."""
 
-    def delete(self, key: bytes) -> None:
-        """Remove `key`, which exists."""
+    def __init__(self, part: bytes) -> None:
+        super().__init__()
+        self.part = part
 
 
 def apply_command(
@@ -98,7 +126,7 @@ class _Run:
             batch.session, batch.sequence, batch.acknowledged, self.stamp, self.time_ms
         )
         if isinstance(verdict, bytes):
-            return verdict
+            return Repeated(verdict)
         if verdict is not Verdict.NEW:
             return _session_error(verdict, batch)
         result = self.operations(batch.operations)
@@ -119,13 +147,21 @@ class _Run:
             return self.get(operation[1])
         if kind == DELETE:
             return self.delete(operation[1], operation[2])
+        try:
+            return self.rare_operation(kind, operation)
+        except _Failed as failed:
+            return failed.part
+
+    def rare_operation(self, kind: int, operation: Operation) -> bytes:
+        """Apply an operation that is not on the hot path. Raises `_Failed`."""
         if kind == TXN:
-            return self.txn(operation[1], operation[2], operation[3])
-        if kind == OPEN_SESSION:
-            return self.open_session()
-        assert kind == REFUSED, f"operation {kind} in a command: the decoder lets none pass"
-        part: bytes = operation[1]
-        return part
+            return self.txn(*operation[1:])
+        if kind == REFUSED:
+            part: bytes = operation[1]
+            return part
+        found = _OPERATIONS.get(kind)
+        assert found is not None, f"operation {kind} in a command: the decoder lets none pass"
+        return found(self, *operation[1:])
 
     def put(self, key: bytes, value: bytes, condition: Condition | None) -> bytes:
         old = self.state.get(key)
@@ -160,13 +196,110 @@ class _Run:
         result = kv_pb2.DeleteResult(deleted=old is not None, revision=self.index)
         return result_part(kv_pb2.OperationResult(delete=result))
 
+    def put_previous(self, key: bytes, value: bytes, condition: Condition | None) -> bytes:
+        old = self.old(key, condition)
+        previous = self.previous(key, old)
+        revision, version = self.write(key, old, value)
+        put = kv_pb2.PutResult(revision=revision, version=version, previous=previous)
+        return result_part(kv_pb2.OperationResult(put=put))
+
+    def delete_previous(self, key: bytes, condition: Condition | None) -> bytes:
+        old = self.old(key, condition)
+        previous = self.previous(key, old)
+        if old is not None:
+            self.state.delete(key)
+        result = kv_pb2.DeleteResult(deleted=old is not None, revision=self.index, previous=previous)
+        return result_part(kv_pb2.OperationResult(delete=result))
+
+    def increment(self, key: bytes, delta: int, condition: Condition | None) -> bytes:
+        old = self.old(key, condition)
+        total = (0 if old is None else _integer(old[HEADER_BYTES:])) + delta
+        if not INTEGER_MIN <= total <= INTEGER_MAX:
+            raise _Failed(INTEGER_OVERFLOW_PART)
+        revision, version = self.write(key, old, b"%d" % total)
+        result = kv_pb2.IncrementResult(value=total, revision=revision, version=version)
+        return result_part(kv_pb2.OperationResult(increment=result))
+
+    def append(self, key: bytes, value: bytes, condition: Condition | None) -> bytes:
+        old = self.old(key, condition)
+        whole = value if old is None else old[HEADER_BYTES:] + value
+        if len(whole) > VALUE_BYTES_MAX:
+            raise _Failed(APPEND_TOO_LARGE_PART)
+        revision, version = self.write(key, old, whole)
+        result = kv_pb2.AppendResult(length=len(whole), revision=revision, version=version)
+        return result_part(kv_pb2.OperationResult(append=result))
+
+    def old(self, key: bytes, condition: Condition | None) -> bytes | None:
+        """Return the record of `key`. Raises `_Failed` if the condition does not hold."""
+        old = self.state.get(key)
+        if condition is not None and not _holds(condition, old):
+            raise _Failed(_conflict(old))
+        return old
+
+    def write(self, key: bytes, old: bytes | None, value: bytes) -> tuple[int, int]:
+        """Store a value and return its revision and version."""
+        created, version = self.index, 1
+        if old is not None:
+            created, _, version, _ = HEADER.unpack_from(old)
+            version += 1
+        self.state.put(key, HEADER.pack(created, self.index, version, 0) + value, old is None)
+        return self.index, version
+
+    def previous(self, key: bytes, old: bytes | None) -> kv_pb2.KeyValue | None:
+        """Return what the key held. Raises `_Failed`, before anything is written, if the response has no room."""
+        if old is None:
+            return None
+        item = item_of(key, old)
+        size = item.ByteSize() + PREVIOUS_FRAME_BYTES
+        if self.result_bytes + size > RESULT_BYTES_MAX:
+            raise _Failed(RESULT_TOO_LARGE_PART)
+        self.result_bytes += size
+        return item
+
     def txn(
+        self,
+        compares: Sequence[Compare],
+        then: Sequence[Operation],
+        otherwise: Sequence[Operation],
+        can_fail: bool,
+    ) -> bytes:
+        """Atomic: without an operation that can fail because none fails, else by an overlay. Raises `_Failed`."""
+        if not can_fail:
+            return self.chosen(compares, then, otherwise)
+        beneath, result_bytes = self.state, self.result_bytes
+        overlay = self.state = Overlay(beneath)
+        try:
+            part = self.chosen(compares, then, otherwise)
+        except _Failed:
+            self.result_bytes = result_bytes
+            raise
+        finally:
+            self.state = beneath
+        overlay.flush()
+        return part
+
+    def chosen(
         self, compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
     ) -> bytes:
-        """Atomic because nothing in the chosen list can fail: the decoder refused what could."""
+        """Apply one of the lists and return the transaction's part. Raises `_Failed`."""
         succeeded = all(_compare_holds(compare, self.state.get(compare[0])) for compare in compares)
-        parts = [self.operation(operation) for operation in (then if succeeded else otherwise)]
+        parts = [self.in_txn(operation) for operation in (then if succeeded else otherwise)]
         return txn_part(succeeded, self.index, parts)
+
+    def in_txn(self, operation: Operation) -> bytes:
+        """Apply one operation of a transaction. Raises `_Failed`: then nothing of the transaction may stay."""
+        kind = operation[0]
+        if kind in (GET, PUT, DELETE):
+            return self.operation(operation)
+        return self.rare_operation(kind, operation)
+
+    def outcome(self, session: int, sequence: int) -> bytes:
+        """Tell what became of a request, and decide it."""
+        fate = self.sessions.outcome(session, sequence)
+        result = kv_pb2.OutcomeResult(outcome=_OUTCOMES[fate if isinstance(fate, Fate) else Fate.APPLIED])
+        if isinstance(fate, bytes):
+            result.results.extend(kv_pb2.BatchResponse.FromString(fate).results)
+        return result_part(kv_pb2.OperationResult(outcome=result))
 
     def open_session(self) -> bytes:
         self.sessions.open(self.stamp, self.time_ms)
@@ -179,6 +312,46 @@ RESULT_TOO_LARGE_PART: Final = error_part(
 )
 
 
+INTEGER_OVERFLOW_PART: Final = error_part(
+    IntegerOverflow("the sum is no signed 64-bit integer any more; nothing was written")
+)
+NOT_AN_INTEGER_PART: Final = error_part(
+    NotAnInteger("the value is no signed 64-bit integer in decimal text; nothing was written")
+)
+APPEND_TOO_LARGE_PART: Final = error_part(
+    ValueTooLarge(
+        f"the value would have more than {VALUE_BYTES_MAX} bytes",
+        metadata={"value_bytes_max": VALUE_BYTES_MAX},
+    )
+)
+
+PREVIOUS_FRAME_BYTES: Final = 32
+"""Counted for the result around a previous item."""
+
+_OPERATIONS: Final[dict[int, Callable[..., bytes]]] = {
+    OPEN_SESSION: _Run.open_session,
+    OUTCOME: _Run.outcome,
+    INCREMENT: _Run.increment,
+    APPEND: _Run.append,
+    PUT_PREVIOUS: _Run.put_previous,
+    DELETE_PREVIOUS: _Run.delete_previous,
+}
+
+_OUTCOMES: Final = {
+    Fate.APPLIED: kv_pb2.WRITE_OUTCOME_APPLIED,
+    Fate.FENCED: kv_pb2.WRITE_OUTCOME_NOT_APPLIED,
+    Fate.UNKNOWN: kv_pb2.WRITE_OUTCOME_UNKNOWN,
+}
+
+
+def _integer(text: bytes) -> int:
+    """Return the signed 64-bit integer that `text` is. Raises `_Failed`."""
+    number = int(text) if _INTEGER.fullmatch(text) else INTEGER_MAX + 1
+    if not INTEGER_MIN <= number <= INTEGER_MAX:
+        raise _Failed(NOT_AN_INTEGER_PART)
+    return number
+
+
 def _holds(condition: Condition, record: bytes | None) -> bool:
     test, operand = condition
     match test:
@@ -187,7 +360,7 @@ def _holds(condition: Condition, record: bytes | None) -> bool:
         case "present":
             return record is not None
         case "revision":
-            return bool(_mod_revision(record) == operand)
+            return bool(mod_revision_of(record) == operand)
         case "value":
             return record is not None and bool(record[HEADER_BYTES:] == operand)
         case _:
@@ -195,15 +368,10 @@ def _holds(condition: Condition, record: bytes | None) -> bool:
 
 
 def _conflict(record: bytes | None) -> bytes:
-    revision = _mod_revision(record)
+    revision = mod_revision_of(record)
     return error_part(
         Conflict(f"the condition failed at revision {revision}", metadata={"revision": revision})
     )
-
-
-def _mod_revision(record: bytes | None) -> int:
-    revision: int = 0 if record is None else HEADER.unpack_from(record)[1]
-    return revision
 
 
 _COMPARATORS: Final[dict[int, Callable[[Any, Any], bool]]] = {
@@ -246,5 +414,9 @@ def _session_error(verdict: Verdict, batch: Batch) -> KVError:
             return ResultEvicted(f"the result of sequence {batch.sequence} is no longer kept", metadata=named)
         case Verdict.FORGOTTEN:
             return UnknownOutcome(f"sequence {batch.sequence} is too old to be known", metadata=named)
+        case Verdict.FENCED:
+            return OutcomeDecided(
+                f"sequence {batch.sequence} was declared not applied, and stays so", metadata=named
+            )
         case _:
             raise AssertionError(f"{verdict} is no error")

@@ -30,20 +30,24 @@ from kv.errors import (
     ReplicaStopped,
     RequestTooLarge,
     Unavailable,
-    UnknownOutcome,
     WrongPartition,
 )
 from kv.internal.v1 import log_pb2
+from kv.partition.answers import Answers
 from kv.partition.batch import Batch, decode_batch
 from kv.partition.checkpoint import Checkpoint
-from kv.partition.limits import checkpoint_limits, page_limits, session_limits
+from kv.partition.evidence import Witness
+from kv.partition.limits import checkpoint_limits, session_limits
 from kv.partition.machine import Outcome, apply_command
+from kv.partition.options import PLAIN
 from kv.partition.policy import CheckpointPolicy
 from kv.partition.proposals import Proposal, Proposals
 from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES, Reply, Request, RequestQueue
-from kv.partition.read import read_batch
+from kv.partition.reads import Reads
+from kv.partition.scan_snapshots import RememberingView
 from kv.partition.session import SessionTable
 from kv.partition.snapshot import FileSink, FileSource
+from kv.partition.status import status_of
 from kv.partition.store import ContentHash, Store, StoreFull
 from kv.raft.api import ENTRY_PREFIX, Entry, GroupHandle, SnapshotSink
 from kv.v1 import cluster_pb2, kv_pb2
@@ -84,11 +88,14 @@ class Replica:
         self._owns = owns
         self._map_epoch = map_epoch
         self._wall_ms = wall_ms
-        self._page_limits = page_limits(config)
         self._group: GroupHandle | None = None
+        self._ended: ReplicaStopped | None = None
         self._queue = RequestQueue(config.pending_requests_max, config.pending_bytes_max)
         self._proposals = Proposals()
-        self._reading: dict[Request, None] = {}  # in order: answers must not depend on addresses
+        witness = Witness(self.partition_id, node, map_epoch)
+        self._answers = Answers(self, self._queue, witness, node, config.all_write_timeout_s)
+        self._reads = Reads(self, store, config, node, self._queue, witness, self._answers.answer)
+        self._snapshots = self._reads.snapshots
         self._sessions = SessionTable(session_limits(config))
         self._policy = CheckpointPolicy(checkpoint_limits(config, log_retain_entries, log_retain_bytes))
         self._proposed_time_ms = 0
@@ -113,45 +120,28 @@ class Replica:
     @property
     def is_leader(self) -> bool:
         """Whether this replica leads and works."""
-        return self.failure is None and self._raft.is_leader
+        return self.failure is None and self.raft.is_leader
 
     @property
     def leader(self) -> str | None:
         """The node id of the leader, if known."""
-        return self._raft.leader
+        return self.raft.leader
 
     @property
     def term(self) -> int:
         """The current Raft term of this replica."""
-        return self._raft.term
+        return self.raft.term
 
     def status(self) -> cluster_pb2.ReplicaStatus:
         """Return the state of this replica, for people."""
-        raft = self._raft
-        role = cluster_pb2.REPLICA_ROLE_LEADER if raft.is_leader else cluster_pb2.REPLICA_ROLE_FOLLOWER
-        return cluster_pb2.ReplicaStatus(
-            partition=self.partition_id,
-            epoch=raft.epoch,
-            role=role if self.failure is None else cluster_pb2.REPLICA_ROLE_STOPPED,
-            leader=raft.leader or "",
-            term=raft.term,
-            commit_index=raft.commit_index,
-            applied_index=self.applied_index,
-            first_index=raft.first_index,
-            last_index=raft.last_index,
-            durable_index=raft.durable_index,
-            checkpoint_index=self.checkpoint_index,
-            failure=self.failure or "",
-            keys=self._store.keys,
-            sessions=len(self._sessions),
-        )
+        return status_of(self, self._store.keys, len(self._sessions))
 
     def content_hasher(self) -> Callable[[], ContentHash]:
         """Make a checkpoint and return a function for a worker thread that hashes it (blocking).
 
         Raises `Unavailable` while no checkpoint can be made.
         """
-        self._guarded(self._checkpoint_if_durable)
+        self.guarded(self._checkpoint_if_durable)
         if self.failure is not None or self.checkpoint_index != self.applied_index:
             raise Unavailable("the replica cannot make a checkpoint at the moment")
         return self._store.content_hash
@@ -159,7 +149,7 @@ class Replica:
     def close(self) -> None:
         """Make a last checkpoint if possible and close the store. The replica is not used afterwards."""
         if self._group is not None:
-            self._guarded(self._checkpoint_if_durable)
+            self.guarded(self._checkpoint_if_durable)
         self._store.close()
 
     def abandon(self) -> None:
@@ -180,125 +170,94 @@ class Replica:
             reply(refusal)
             return
         request = Request(raw, batch, reply)
-        if batch.stale and not batch.writes:
-            reply(self._read_stale(request))
-            return
-        overloaded = self._queue.admit(request)
-        if overloaded is not None:
-            reply(overloaded)
-            return
-        self._raft.wake()
+        outcome = None
+        if batch.options is not PLAIN or batch.level > kv_pb2.READ_LEVEL_LINEARIZABLE:
+            self._answers.begin(request)
+            outcome = None if batch.writes else self._at_once(batch)
+        if outcome is None:
+            outcome = self._ended or self._queue.admit(request)
+        if outcome is None:
+            self.raft.wake()
+        else:
+            self._answers.reply(request, outcome)
 
     def pump(self) -> None:
         """Join what waits into commands and propose them."""
-        self._guarded(self._pump)
+        if self._queue.writes or self._queue.reads:
+            self.guarded(self._pump)
 
     def leadership(self, is_leader: bool, term: int) -> None:
         """Tell of a change: what was not proposed cannot be any more."""
         _log.debug("leadership", partition=self.partition_id, is_leader=is_leader, term=term)
         if not is_leader:
-            for request in self._queue.take_all():
-                self._answer(request, self._not_leader())
+            waiting = self._queue.take_of_leader(self._reads.needs_no_leadership)
+            self._answers.refused(waiting, self.not_leader())
+            self._answers.release()
 
     def reset_pending(self, why: KVError) -> None:
-        """Answer all requests: the proposed ones UNKNOWN_OUTCOME, the others with `why`."""
+        """Answer all requests: the proposed ones UNKNOWN_OUTCOME, the applied ones as what they are, the others with `why`."""
         self._forget_proposals()
-        reading, self._reading = self._reading, {}
-        for request in (*reading, *self._queue.take_all()):
-            self._answer(request, why)
+        if isinstance(why, ReplicaStopped):
+            self._ended = why  # the group gets no turn any more: whatever waited for one would wait for ever
+        self._answers.give_up()
+        self._answers.refused((*self._reads.take_all(), *self._queue.take_all()), why)
 
     def _refusal(self, raw: bytes, batch: Batch) -> KVError | None:
         """Return why the request is refused at the door: each reason is definite."""
         if self.failure is not None:
             return self._stopped()
-        refusal = self._refusal_of_keys(batch)
-        if refusal is not None or (batch.stale and not batch.writes):
-            return refusal
-        if not self._raft.is_leader:
-            return self._not_leader()
-        if batch.writes and self.store_full:
-            return DiskFull(f"the store of partition {self.partition_id} has no room")
-        if len(raw) + BATCH_FRAME_BYTES + COMMAND_FRAME_BYTES > self._raft.entry_bytes_max:
-            return RequestTooLarge(
-                f"the batch does not fit into a log entry of {self._raft.entry_bytes_max} bytes"
-            )
-        return None
-
-    def _refusal_of_keys(self, batch: Batch) -> KVError | None:
         if not all(map(self._owns, batch.keys())):
             return WrongPartition(
                 f"partition {self.partition_id} does not own all keys of the batch",
                 metadata={"map_epoch": self._map_epoch(), "partition": self.partition_id},
             )
+        return self._refusal_of_write(raw) if batch.writes else self._reads.refusal(batch)
+
+    def _refusal_of_write(self, raw: bytes) -> KVError | None:
+        if not self.raft.is_leader:
+            return self.not_leader()
+        if self.store_full:
+            return DiskFull(f"the store of partition {self.partition_id} has no room")
+        if len(raw) + BATCH_FRAME_BYTES + COMMAND_FRAME_BYTES > self.raft.entry_bytes_max:
+            return RequestTooLarge(
+                f"the batch does not fit into a log entry of {self.raft.entry_bytes_max} bytes"
+            )
         return None
 
     def _pump(self) -> None:
-        reads = self._queue.take_reads()
-        if reads:
-            self._reading.update(dict.fromkeys(reads))
-            self._raft.read_index(lambda index: self._guarded(lambda: self._serve(reads, index)))
+        self._reads.pump()
         while self._queue.writes and self._may_propose():
             self._propose()
 
     def _may_propose(self) -> bool:
-        return self._proposals.in_flight(self._raft.term) < self._config.commands_in_flight_max
+        return self._proposals.in_flight(self.raft.term) < self._config.commands_in_flight_max
 
     def _propose(self) -> None:
-        limit = min(self._config.command_bytes_max, self._raft.entry_bytes_max)
+        limit = min(self._config.command_bytes_max, self.raft.entry_bytes_max)
         requests = self._queue.take_command(limit)
         time_ms = max(self._at.time_ms, self._proposed_time_ms, self._wall_ms())
         command = log_pb2.Command(time_ms=time_ms, batches=[request.raw for request in requests])
         try:
-            index = self._raft.propose(ENTRY_PREFIX + command.SerializeToString())
+            index = self.raft.propose(ENTRY_PREFIX + command.SerializeToString())
         except KVError as error:
-            for request in requests:
-                self._answer(request, error)
+            self._answers.refused(requests, error)
             return
         assert index > self.applied_index, "propose returns before the entry is applied"
         self._proposed_time_ms = time_ms
-        self._proposals.add(index, Proposal(self._raft.term, time_ms, requests))
+        self._proposals.add(index, Proposal(self.raft.term, time_ms, requests))
+        self._answers.appended(requests, index)
 
-    def _serve(self, reads: Sequence[Request], index: int | None) -> None:
-        """Answer the reads whose leadership check ended, unless `reset_pending` answered them meanwhile."""
-        assert index is None or self.applied_index >= index, "a linearizable read waits for its index"
-        evidence = self._read_evidence(kv_pb2.READ_LEVEL_LINEARIZABLE)  # one for all: they share the index
-        for request in reads:
-            if request in self._reading:
-                outcome: Outcome = self._not_leader() if index is None else self._read(request, evidence)
-                del self._reading[request]
-                self._answer(request, outcome)
+    def _at_once(self, batch: Batch) -> Outcome | None:
+        """Answer a read that waits for nothing; None if it has to wait."""
+        return self._read_now(lambda: self._reads.at_once(batch))
 
     def _read_stale(self, request: Request) -> Outcome:
-        outcomes: list[Outcome] = []
-        evidence = self._read_evidence(kv_pb2.READ_LEVEL_STALE)
-        self._guarded(lambda: outcomes.append(self._read(request, evidence)))
+        return self._read_now(lambda: self._reads.stale(request.batch)) or self._stopped()
+
+    def _read_now(self, read: Callable[[], Outcome | None]) -> Outcome | None:
+        outcomes: list[Outcome | None] = []
+        self.guarded(lambda: outcomes.append(read()))
         return outcomes[0] if outcomes else self._stopped()
-
-    def _read(self, request: Request, evidence: bytes) -> bytes:
-        return read_batch(self._store, request.batch, self._page_limits) + evidence
-
-    def _read_evidence(self, level: kv_pb2.ReadLevel.ValueType) -> bytes:
-        return self._evidence(self._raft.term, self.applied_index, level)
-
-    def _evidence(self, term: int, index: int, level: kv_pb2.ReadLevel.ValueType) -> bytes:
-        """Return the evidence in a form that can be put behind any serialized BatchResponse."""
-        evidence = kv_pb2.Evidence(
-            partition=self.partition_id,
-            map_epoch=self._map_epoch(),
-            term=term,
-            index=index,
-            node=self._node,
-            level=level,
-        )
-        return kv_pb2.BatchResponse(evidence=[evidence]).SerializeToString()
-
-    def _answer(self, request: Request, outcome: Outcome) -> None:
-        self._queue.answered(request)
-        try:
-            request.reply(outcome)
-        except Exception:  # noqa: BLE001 - whatever the caller's code does
-            # the request is decided and the state is whole: one broken caller must not stop the others
-            _log.exception("reply_failed", partition=self.partition_id)
 
     # --- the log -----------------------------------------------------------------------------------
 
@@ -314,16 +273,27 @@ class Replica:
         While `store_full` they are only noted, and fetched from the log later.
         """
         if entries:
-            self._guarded(lambda: self._take_committed(entries))
+            self.guarded(lambda: self._take_committed(entries))
 
     def maybe_checkpoint(self, now: float) -> None:
-        """Make a checkpoint if one is due; retry a full store. `now`: seconds, monotonic."""
+        """Make a checkpoint if one is due; retry a full store; end what waited long enough. `now`: seconds, monotonic."""
+        self._look_at_time(now)
         if self.store_full:
             if now >= self._store_retry_at:
                 self._store_retry_at = now + STORE_RETRY_S
-                self._guarded(self._recover)
+                self.guarded(self._recover)
         elif self._policy.due(now):
-            self._guarded(self._checkpoint_if_durable)
+            self.guarded(self._checkpoint_if_durable)
+
+    def overdue(self, now: float) -> bool:
+        """Whether a read has waited long enough for its index. Writes wait at a leader, which has turns enough."""
+        return self._reads.overdue(now)
+
+    def _look_at_time(self, now: float) -> None:
+        if self._queue.reads:  # here too: a replica whose log is full is not pumped, and still reads
+            self.guarded(self._reads.pump)
+        self._reads.tick(now)
+        self._answers.tick(now)
 
     def _take_committed(self, entries: Sequence[Entry]) -> None:
         assert entries[0][1] == self._handed_index + 1, "entries come in order, each once"
@@ -334,8 +304,9 @@ class Replica:
     def _apply(self, entries: Sequence[Entry]) -> None:
         for data, index, term in entries:
             self._apply_entry(data, index, term)
+        self._reads.applied()
         if self._queue.writes and self._may_propose():
-            self._raft.wake()
+            self.raft.wake()
 
     def _apply_entry(self, data: bytes, index: int, term: int) -> None:
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
@@ -344,7 +315,8 @@ class Replica:
         time_ms, batches = self._decode(data, ours)
         # the new leader's clock may be behind the old one's: time stands still, it never goes back
         time_ms = max(self._at.time_ms, time_ms)
-        outcomes = apply_command(self._store, self._sessions, index, time_ms, batches)
+        state = RememberingView(self._store, self._snapshots) if self._snapshots else self._store
+        outcomes = apply_command(state, self._sessions, index, time_ms, batches)
         self._at = Checkpoint(self.partition_id, index, term, self._at.term, time_ms)
         operations = sum(len(batch.operations) for batch in batches)
         self.operations_applied += operations
@@ -352,7 +324,7 @@ class Replica:
         # not before: a store that is full undoes the entry, which is applied again later
         for proposal in self._proposals.decided(index):
             if proposal is ours:
-                self._answer_applied(proposal, outcomes, index, term)
+                self._answers.applied(proposal.requests, outcomes, index, term)
             else:
                 self._lose(proposal)
 
@@ -364,20 +336,13 @@ class Replica:
         command = log_pb2.Command.FromString(data[len(ENTRY_PREFIX) :])
         return command.time_ms, [decode_batch(raw) for raw in command.batches]
 
-    def _answer_applied(self, proposal: Proposal, outcomes: Sequence[Outcome], index: int, term: int) -> None:
-        evidence = self._evidence(term, index, kv_pb2.READ_LEVEL_UNSPECIFIED)
-        for request, outcome in zip(proposal.requests, outcomes, strict=True):
-            self._answer(request, outcome + evidence if isinstance(outcome, bytes) else outcome)
-
     def _lose(self, proposal: Proposal) -> None:
         """Answer a proposal whose index another committed entry took: it did not happen and will not."""
-        for request in proposal.requests:
-            self._answer(request, self._not_leader())
+        self._answers.refused(proposal.requests, self.not_leader())
 
     def _forget_proposals(self) -> None:
         for index, proposal in self._proposals.take_all():
-            for request in proposal.requests:
-                self._answer(request, UnknownOutcome(f"the fate of the entry {index} is not known"))
+            self._answers.lost(proposal.requests, index)
 
     # --- checkpoint, rollback, failure ----------------------------------------------------------------
 
@@ -387,16 +352,16 @@ class Replica:
         self._sessions.load(self._store.sessions())
 
     def _checkpoint_if_durable(self) -> None:
-        if self._raft.durable_index < self.applied_index or self.applied_index == self.checkpoint_index:
+        if self.raft.durable_index < self.applied_index or self.applied_index == self.checkpoint_index:
             return
         at = replace(self._at, keys=self._store.keys)
         self._store.checkpoint(at, self._sessions.take_changes())
         self.checkpoints_made += 1
         target = self._policy.checkpointed(self.applied_index)
-        if target > self._raft.first_index + 1:
-            self._raft.compact(target)
+        if target > self.raft.first_index + 1:
+            self.raft.compact(target)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def guarded(self, step: Callable[[], None]) -> None:
         """Run `step`. The one place where a failure is caught: it stops this replica, and nothing else."""
         if self.failure is not None:
             return
@@ -426,7 +391,7 @@ class Replica:
     def _catch_up(self) -> None:
         while self.applied_index < self._handed_index:
             last = min(self.applied_index + CATCH_UP_ENTRIES, self._handed_index)
-            entries = self._raft.entries(self.applied_index + 1, last)
+            entries = self.raft.entries(self.applied_index + 1, last)
             assert len(entries) == last - self.applied_index, "the log keeps what is above the checkpoint"
             self._apply(entries)
             if self._policy.large():
@@ -436,6 +401,7 @@ class Replica:
     def _return_to_checkpoint(self, error: StoreFull) -> bool:
         """Undo what was applied since the checkpoint; return whether there is more room now."""
         _log.warning("store_full", partition=self.partition_id, detail=str(error))
+        self._snapshots.drop_all("the store of this replica was full")
         grew = self._store.rollback(grow=error.map_full)
         self._policy.rolled_back()
         self._load()
@@ -443,6 +409,7 @@ class Replica:
 
     def _stop(self, reason: str) -> None:
         self.failure = reason
+        self._snapshots.drop_all("this replica stopped")
         self.reset_pending(self._stopped())
 
     def _stopped(self) -> ReplicaStopped:
@@ -451,8 +418,9 @@ class Replica:
             metadata={"partition": self.partition_id, "cause": self.failure},
         )
 
-    def _not_leader(self) -> NotLeader:
-        leader = self._raft.leader
+    def not_leader(self) -> NotLeader:
+        """Return the refusal that names the leader."""
+        leader = self.raft.leader
         return NotLeader(
             f"{self._node} does not lead partition {self.partition_id}",
             metadata={
@@ -462,7 +430,8 @@ class Replica:
         )
 
     @property
-    def _raft(self) -> GroupHandle:
+    def raft(self) -> GroupHandle:
+        """The group."""
         assert self._group is not None, "attach comes first"
         return self._group
 
@@ -480,10 +449,11 @@ class Replica:
     def install(self, sink: SnapshotSink, index: int) -> None:
         """Replace the state by that of a finished sink. Blocks for a rename, and for readers in worker threads."""
         assert sink.index == index
-        self._guarded(lambda: self._install(index))
+        self.guarded(lambda: self._install(index))
 
     def _install(self, index: int) -> None:
         assert index > self._handed_index, "the applied index never goes back"
+        self._snapshots.drop_all("this replica took over another's state")
         self._store.install(index)
         self._load()
         self._policy.rolled_back()

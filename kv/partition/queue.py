@@ -94,6 +94,14 @@ class RequestQueue:
         taken, self.reads = self.reads, []
         return taken
 
+    def take_of_leader(self, needs_no_leadership: Callable[[Batch], bool]) -> list[Request]:
+        """Take all that waits but the reads that a follower may serve too."""
+        kept = [request for request in self.reads if needs_no_leadership(request.batch)]
+        left = dict.fromkeys(kept)
+        taken = [request for request in self.take_all() if request not in left]
+        self.reads = kept
+        return taken
+
     def take_all(self) -> list[Request]:
         """Take all that waits."""
         taken = [*self.take_reads(), *self.writes]

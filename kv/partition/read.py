@@ -6,13 +6,13 @@ which promise the state may be read is decided in `kv.partition.partition`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from kv.partition.batch import GET, RANGE, REFUSED, Batch, Operation
+from kv.partition.batch import GET, PAGE, RANGE, REFUSED, Batch, Operation
 from kv.partition.machine import RESULT_BYTES_MAX, RESULT_TOO_LARGE_PART
-from kv.partition.record import get_part, item_of, result_part
+from kv.partition.record import get_part, item_of, mod_revision_of, result_part
 from kv.v1 import kv_pb2
 
 ITEM_OVERHEAD_BYTES: Final = 64
@@ -39,35 +39,61 @@ class PageLimits:
 
 def read_batch(state: ReadView, batch: Batch, limits: PageLimits) -> bytes:
     """Return the serialized results of a batch that only reads, of bounded size."""
+    return read_results(state, batch, limits)[0]
+
+
+def read_results(state: ReadView, batch: Batch, limits: PageLimits) -> tuple[bytes, int]:
+    """Return the serialized results of a batch that only reads, and the highest mod_revision among what it found."""
     parts: list[bytes] = []
-    result_bytes = 0
+    result_bytes = revision = 0
     for operation in batch.operations:
-        part = _read(state, operation, limits)
-        if operation[0] != REFUSED:
+        kind = operation[0]
+        if kind == GET:
+            record = state.get(operation[1])
+            part, found = get_part(operation[1], record), mod_revision_of(record)
+        else:
+            part, found = _read(state, operation, limits)
+        if kind != REFUSED:
             if result_bytes + len(part) > RESULT_BYTES_MAX:
-                part = RESULT_TOO_LARGE_PART
+                part, found = RESULT_TOO_LARGE_PART, 0
             else:
                 result_bytes += len(part)
+        revision = max(revision, found)
         parts.append(part)
-    return b"".join(parts)
+    return b"".join(parts), revision
 
 
-def _read(state: ReadView, operation: Operation, limits: PageLimits) -> bytes:
+def read_page(
+    state: ReadView, operation: Operation, limits: PageLimits, snapshot: Callable[[], int]
+) -> tuple[bytes, int, bool]:
+    """Return a page's serialized result, the highest mod_revision in it, and whether more follows.
+
+    `snapshot` gives the id for the pages that follow; it is asked only if there are some.
+    """
+    result, revision = _page(state, operation, limits)
+    if result.more:
+        result.snapshot = snapshot()
+    part = result_part(kv_pb2.OperationResult(range=result))
+    if len(part) > RESULT_BYTES_MAX:
+        return RESULT_TOO_LARGE_PART, 0, False
+    return part, revision, result.more
+
+
+def _read(state: ReadView, operation: Operation, limits: PageLimits) -> tuple[bytes, int]:
+    """Return the part of an operation that is no get, and the highest mod_revision in it."""
     kind = operation[0]
-    if kind == GET:
-        return get_part(operation[1], state.get(operation[1]))
-    if kind == RANGE:
-        return _page(state, operation, limits)
+    if kind in (RANGE, PAGE):
+        result, revision = _page(state, operation, limits)
+        return result_part(kv_pb2.OperationResult(range=result)), revision
     assert kind == REFUSED, f"operation {kind} is no read"
-    part: bytes = operation[1]
-    return part
+    return operation[1], 0
 
 
-def _page(state: ReadView, operation: Operation, limits: PageLimits) -> bytes:
-    _, start, end, limit, keys_only = operation
+def _page(state: ReadView, operation: Operation, limits: PageLimits) -> tuple[kv_pb2.RangeResult, int]:
+    _, start, end, limit, keys_only = operation[:5]
     items_max = min(limit or limits.scan_page_items, limits.scan_page_items)
     result = kv_pb2.RangeResult()
-    page_bytes = 0
+    page_bytes = revision = 0
     for key, record in state.range(start, end):
         item_bytes = len(key) + ITEM_OVERHEAD_BYTES + (0 if keys_only else len(record))
         full = len(result.items) >= items_max or page_bytes + item_bytes > limits.scan_page_bytes
@@ -78,5 +104,6 @@ def _page(state: ReadView, operation: Operation, limits: PageLimits) -> bytes:
         if keys_only:
             item.ClearField("value")
         result.items.append(item)
+        revision = max(revision, item.mod_revision)
         page_bytes += item_bytes
-    return result_part(kv_pb2.OperationResult(range=result))
+    return result, revision

@@ -35,6 +35,11 @@ def decode_record(record: bytes) -> tuple[int, int, int, bytes]:
     return create_revision, mod_revision, version, record[HEADER_BYTES:]
 
 
+def mod_revision_of(record: bytes | None) -> int:
+    """Return the revision of the last write; 0 for no record."""
+    return 0 if record is None else int.from_bytes(record[8:16], "little")
+
+
 def item_of(key: bytes, record: bytes) -> kv_pb2.KeyValue:
     """Return the key with its value and history, as users see it."""
     create_revision, mod_revision, version, _ = HEADER.unpack_from(record)
@@ -72,16 +77,21 @@ def txn_part(succeeded: bool, revision: int, parts: list[bytes]) -> bytes:
     """Return the result of a transaction whose operations gave `parts`."""
     head = kv_pb2.TxnResult(succeeded=succeeded, revision=revision).SerializeToString()
     body = head + b"".join([_TXN_RESULTS + part[1:] for part in parts])
-    return _framed(b"\x22" + _varint(len(body)) + body)  # 0x22: OperationResult.txn, field 4
+    return _framed(b"\x22" + varint(len(body)) + body)  # 0x22: OperationResult.txn, field 4
 
 
 def _framed(payload: bytes) -> bytes:
-    return _FIELD_1 + _varint(len(payload)) + payload
+    return _FIELD_1 + varint(len(payload)) + payload
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return Protobuf's form of a number that is not negative."""
     if number <= _VARINT_ONE_BYTE_MAX:
         return bytes((number,))
+    if number < 1 << 14:  # lengths and revisions are written for each answer: no loop for most of them
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 1 << 21:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     out = bytearray()
     while number > _VARINT_ONE_BYTE_MAX:
         out.append((number & _VARINT_ONE_BYTE_MAX) | 0x80)

@@ -7,7 +7,8 @@ machine for that reason: they must be equal on all replicas of a partition.
 
 A session is identified by the entry that opened it. Within a session each request has a sequence;
 requests may arrive in any order. `acknowledged` is the client's word that it will not repeat a
-sequence up to there; `forgotten` is where the table itself had to give up.
+sequence up to there; `forgotten` is where the table itself had to give up. A fence stands for a sequence
+that was asked about before it was applied: the answer was "not applied", so it must stay true.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ ORDINAL_BITS: Final = 16
 """A stamp is (log index << ORDINAL_BITS) | ordinal of the batch in its command: unique, and it grows."""
 
 _FORMAT: Final = 1
+_FORMAT_FENCED: Final = 2
+"""As 1, then the number of fences and the fences. Used only by a session that has some."""
 _HEADER: Final = Struct("<BQQQQII")
 """Format, stamp, time_ms, acknowledged, forgotten, number of results, number of tombstones."""
 _RESULT: Final = Struct("<QI")
 """Sequence, length; followed by the result."""
 _TOMBSTONE: Final = Struct("<Q")
 """Sequence."""
+_FENCES: Final = Struct("<I")
+"""Number of fences; each is stored as a tombstone is."""
 
 
 class Verdict(Enum):
@@ -43,6 +48,19 @@ class Verdict(Enum):
     """Applied, or acknowledged by the client; the result is no longer kept."""
     FORGOTTEN = "forgotten"
     """So old that the table cannot tell whether it was applied."""
+    FENCED = "fenced"
+    """Never applied, and an outcome query was told so: it never will be."""
+
+
+class Fate(Enum):
+    """What the table knows of a request whose outcome was asked for."""
+
+    APPLIED = "applied"
+    """Applied once; the result is no longer kept. While it is kept, the result itself is the answer."""
+    FENCED = "fenced"
+    """Not applied, and it never will be."""
+    UNKNOWN = "unknown"
+    """The session is unknown, acknowledged the request, or is too full to remember it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,7 @@ class SessionLimits:
 
     sessions_max: int
     session_results_max: int
-    """Results kept for each session, and as many tombstones again."""
+    """Results and fences kept for each session together, and as many tombstones again."""
     session_result_bytes_max: int
     """Bytes of results kept for each session."""
     ttl_ms: int
@@ -71,14 +89,20 @@ class Session:
     tombstones: dict[int, None] = field(default_factory=dict)
     """Applied sequences whose results were evicted. A dict for its order."""
     result_bytes: int = 0
+    fences: dict[int, None] = field(default_factory=dict)
+    """Sequences that must never be applied."""
 
     def encode(self) -> bytes:
         """Return the stored form."""
         counts = len(self.results), len(self.tombstones)
-        head = (_FORMAT, self.stamp, self.time_ms, self.acknowledged, self.forgotten, *counts)
+        version = _FORMAT_FENCED if self.fences else _FORMAT
+        head = (version, self.stamp, self.time_ms, self.acknowledged, self.forgotten, *counts)
         parts = [_HEADER.pack(*head)]
         parts.extend(_RESULT.pack(seq, len(result)) + result for seq, result in self.results.items())
         parts.extend(_TOMBSTONE.pack(sequence) for sequence in self.tombstones)
+        if self.fences:
+            parts.append(_FENCES.pack(len(self.fences)))
+            parts.extend(_TOMBSTONE.pack(sequence) for sequence in self.fences)
         return b"".join(parts)
 
     @staticmethod
@@ -91,9 +115,9 @@ class Session:
 
     @staticmethod
     def _decode(encoded: bytes) -> Session:
-        if encoded[:1] != bytes((_FORMAT,)):
+        if encoded[:1] not in (bytes((_FORMAT,)), bytes((_FORMAT_FENCED,))):
             raise ValueError("not a session of a format that this version knows: upgrade this node")
-        _, stamp, time_ms, acknowledged, forgotten, results, tombstones = _HEADER.unpack_from(encoded)
+        version, stamp, time_ms, acknowledged, forgotten, results, tombstones = _HEADER.unpack_from(encoded)
         session = Session(stamp, time_ms, acknowledged, forgotten)
         offset = _HEADER.size
         for _ in range(results):
@@ -103,44 +127,64 @@ class Session:
                 raise ValueError(f"a session of {len(encoded)} bytes has two results of sequence {sequence}")
             session.keep(sequence, encoded[offset : offset + length])
             offset += length
-        if offset + tombstones * _TOMBSTONE.size != len(encoded):
-            raise ValueError(
-                f"a session of {len(encoded)} bytes should have {tombstones} tombstones at {offset}"
-            )
-        session.tombstones = {sequence: None for (sequence,) in _TOMBSTONE.iter_unpack(encoded[offset:])}
-        if len(session.tombstones) != tombstones:
-            raise ValueError(f"a session of {len(encoded)} bytes has a tombstone twice")
+        session.tombstones, offset = _sequences(encoded, offset, tombstones)
+        if version == _FORMAT_FENCED:
+            (fences,) = _FENCES.unpack_from(encoded, offset)
+            session.fences, offset = _sequences(encoded, offset + _FENCES.size, fences)
+        if offset != len(encoded) or (version == _FORMAT_FENCED and not session.fences):
+            raise ValueError(f"a session of {len(encoded)} bytes should end at {offset}")
         return session
 
     def acknowledge(self, sequence: int) -> None:
-        """Forget the results and tombstones up to `sequence`."""
+        """Forget the results, tombstones and fences up to `sequence`."""
         if sequence <= self.acknowledged:
             return
-        if sequence - self.acknowledged < len(self.results) + len(self.tombstones):
+        if sequence - self.acknowledged < len(self.results) + len(self.tombstones) + len(self.fences):
             gone: Iterable[int] = range(self.acknowledged + 1, sequence + 1)
         else:  # a jump: look through what is known rather than through what was jumped over
-            gone = [known for known in (*self.results, *self.tombstones) if known <= sequence]
+            known_ones = (*self.results, *self.tombstones, *self.fences)
+            gone = [known for known in known_ones if known <= sequence]
         for known in gone:
             self.result_bytes -= len(self.results.pop(known, b""))
             self.tombstones.pop(known, None)
+            self.fences.pop(known, None)
         self.acknowledged = sequence
 
     def keep(self, sequence: int, result: bytes) -> None:
         """Remember the result of `sequence`."""
         assert sequence not in self.results, "a request is applied once"
+        assert sequence not in self.fences, "what was declared not applied never is"
         self.results[sequence] = result
         self.result_bytes += len(result)
 
     def trim(self, results_max: int, bytes_max: int) -> None:
-        """Turn the oldest results into tombstones, and give up the oldest tombstones, down to the bounds."""
-        while len(self.results) > results_max or self.result_bytes > bytes_max:
+        """Give up what is oldest, down to the bounds: results become tombstones; fences go after all results.
+
+        A tombstone or fence that goes takes all lower sequences with it that are not known otherwise: the
+        table then answers for them that it cannot tell, and applies none of them.
+        """
+        while self.results and (
+            len(self.results) + len(self.fences) > results_max or self.result_bytes > bytes_max
+        ):
             oldest = next(iter(self.results))
             self.result_bytes -= len(self.results.pop(oldest))
             self.tombstones[oldest] = None
-        while len(self.tombstones) > results_max:
-            oldest = next(iter(self.tombstones))
-            del self.tombstones[oldest]
-            self.forgotten = max(self.forgotten, oldest)
+        for known in (self.fences, self.tombstones):
+            while len(known) > results_max:
+                oldest = next(iter(known))
+                del known[oldest]
+                self.forgotten = max(self.forgotten, oldest)
+
+
+def _sequences(encoded: bytes, offset: int, count: int) -> tuple[dict[int, None], int]:
+    """Return `count` sequences from `offset` on, in order, and the offset behind them. Raises `ValueError`."""
+    end = offset + count * _TOMBSTONE.size
+    if end > len(encoded):
+        raise ValueError(f"a session of {len(encoded)} bytes should have {count} sequences at {offset}")
+    found = {sequence: None for (sequence,) in _TOMBSTONE.iter_unpack(encoded[offset:end])}
+    if len(found) != count:
+        raise ValueError(f"a session of {len(encoded)} bytes has a sequence twice")
+    return found, end
 
 
 class SessionTable:
@@ -200,9 +244,33 @@ class SessionTable:
         result = session.results.get(sequence)
         if result is not None:
             return result
+        if sequence in session.fences:
+            return Verdict.FENCED
         if sequence in session.tombstones or sequence <= session.acknowledged:
             return Verdict.EVICTED
         return Verdict.FORGOTTEN if sequence <= session.forgotten else Verdict.NEW
+
+    def outcome(self, session_id: int, sequence: int) -> Fate | bytes:
+        """Return the result of a request, or its fate; one that was not applied is fenced.
+
+        Does not count as a use: whoever asks need not be the one who uses the session.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            return Fate.UNKNOWN
+        result = session.results.get(sequence)
+        if result is not None:
+            return result
+        if sequence in session.tombstones:
+            return Fate.APPLIED
+        if sequence in session.fences:
+            return Fate.FENCED
+        if sequence <= max(session.acknowledged, session.forgotten):
+            return Fate.UNKNOWN
+        session.fences[sequence] = None
+        self._changed.add(session_id)
+        self._trim(session)
+        return Fate.FENCED
 
     def record(self, session_id: int, sequence: int, result: bytes) -> None:
         """Remember the result of a request that `check` called NEW in the same command."""
@@ -210,6 +278,9 @@ class SessionTable:
         if session is None:  # the request itself opened one session too many, and this was the oldest
             return
         session.keep(sequence, result)
+        self._trim(session)
+
+    def _trim(self, session: Session) -> None:
         session.trim(self.limits.session_results_max, self.limits.session_result_bytes_max)
 
     def _drop(self, session_id: int) -> None:

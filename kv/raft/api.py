@@ -18,6 +18,7 @@ Duties of order, written where the caller reads them (steps of a write, see the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from kv.errors import KVError
@@ -30,6 +31,28 @@ ENTRY_PREFIX: Final = b"\x01"
 
 BOOTSTRAP_INDEX: Final = 2
 """A new group starts from the empty snapshot at this index: two no-op entries, indexes 1 and 2, term 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProof:
+    """Proof that a state at or above `index` holds every write acknowledged before `began_at`."""
+
+    index: int
+    began_at: float
+    """Seconds on the clock of `GroupHandle.now`: when the round of confirmation began, or the lease was looked at."""
+    leased: bool = False
+    """It rests on the leader's lease, so on clocks."""
+
+
+class Tracer(Protocol):
+    """Is told what happens in a group, to explain one request to a person."""
+
+    def note(self, step: str, index: int, detail: str) -> None:
+        """Take one event; `detail` names the peer, if one is concerned.
+
+        With a log index: "appended", "synced", "acknowledged", "committed", "applied". For reads, with the read
+        index or 0: "probed", "confirmed", "lease", "asked leader", "answered".
+        """
 
 
 class GroupHandle(Protocol):
@@ -82,13 +105,46 @@ class GroupHandle(Protocol):
         nothing was appended: `NotLeader`, `DiskFull`, `RequestTooLarge`, `ReplicaStopped`.
         """
 
-    def read_index(self, done: Callable[[int | None], None]) -> None:
-        """Confirm leadership for a read (Raft dissertation, section 6.4).
+    @property
+    def now(self) -> float:
+        """Seconds on the node's steady clock, as it shows at this moment."""
 
-        Calls `done(index)` once, as soon as a quorum answered a probe sent after this call and
-        `StateMachine.applied_index >= index`; `done(None)` if leadership was lost first.
-        May call `done` before it returns.
+    @property
+    def lease_allowed(self) -> bool:
+        """Whether the configured bounds on clocks allow a leader to answer from its lease."""
+
+    @property
+    def all_durable_index(self) -> int:
+        """Leader: up to here every member has proved that the log is on its disk, in this term. Otherwise 0."""
+
+    @property
+    def lagging(self) -> Sequence[str]:
+        """Leader: the members that hold `all_durable_index` back. Otherwise empty."""
+
+    def behind(self, index: int) -> Sequence[str]:
+        """Leader: the members that have not proved in this term that they hold the log up to `index`. Otherwise empty."""
+
+    @property
+    def proof(self) -> ReadProof | None:
+        """The newest proof that this replica was given, by a round of its own or by its leader, if any.
+
+        Kept over terms, role and snapshots: what was acknowledged before a time is never taken back. None
+        rests on a lease.
         """
+
+    def read_index(self, done: Callable[[ReadProof | None], None], *, lease: bool = False) -> None:
+        """Get proof of how far a linearizable read must see (Raft dissertation, section 6.4).
+
+        On the leader a quorum answers a probe sent after this call, or, with `lease` and if it holds, nobody is
+        asked (6.4.1); where the lease does not hold the proof comes from a round, and is not `leased`. On any
+        other replica the leader is asked for its confirmed index. Calls `done(proof)` once, as soon as
+        `StateMachine.applied_index >= proof.index`. `done(None)`: nothing was proved, because leadership, the
+        term or the connection was lost first, no leader is known, too many reads wait, or, where this replica
+        does not lead, an election timeout has passed. May call `done` before it returns.
+        """
+
+    def trace(self, tracer: Tracer | None) -> None:
+        """Tell `tracer` what happens from now on; None: nobody any more."""
 
     def wake(self) -> None:
         """Ask the engine for a turn, in which it calls `StateMachine.pump` once."""
@@ -190,6 +246,9 @@ class StateMachine(Protocol):
 
         Blocks for one sync of the store. Called by the engine after `apply`.
         """
+
+    def overdue(self, now: float) -> bool:
+        """Whether somebody here has waited long enough, so that the group needs a turn though nothing comes in."""
 
     def pump(self) -> None:
         """Join what waits into commands and propose them; called once for each turn after `wake`."""

@@ -21,25 +21,20 @@ if TYPE_CHECKING:
 class Campaign:
     """One group's elections, as this replica takes part in them."""
 
-    def __init__(self, group: Group, rng: Callable[[], float]) -> None:
+    def __init__(self, group: Group, rng: Callable[[], float], now: float) -> None:
         config = group.config
         self._group = group
         self._votes = VoteBox()
         self.elections = 0
-        self.timer = Elections(
-            group.me, group.quorum, config.election_min_s, config.election_max_s, rng, group.now
-        )
+        self.timer = Elections(group.me, group.quorum, config.election_min_s, config.election_max_s, rng, now)
 
     def on_vote(self, message: raft_pb2.RaftMessage) -> None:
-        """A candidate asks for our vote (rule 16: not while a leader lives)."""
-        vote = message.vote
+        """A candidate asks for our vote (rules 16 and 23: not while a leader lives, or may live)."""
+        vote, rules = message.vote, self._group.rules
         live = not self.timer.quiet(self._group.now) or self._group.core.is_leader
-        if (
-            self._group.rules.sticky_leader
-            and not vote.transfer
-            and live
-            and self._group.core.leader is not None
-        ):
+        # After a restart, or if only its probes came, a leader's name is not known here. But it may count on us.
+        known = rules.votes_held_back or self._group.core.leader is not None
+        if rules.sticky_leader and not vote.transfer and live and known:
             return
         if not self._group.suspended:
             self._group.core.vote_request(

@@ -70,6 +70,13 @@ _syncobj.PIPE_NOTIFIER_ENABLED = False
 _serializer.open = lambda *_: io.BytesIO()
 
 
+class _Member(int, _CoreNode):
+    """One of the core's nodes: a number, so that to hash and compare it costs no call of a method."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class _Members:
     """The core's nodes, which are numbers there.
 
@@ -79,7 +86,7 @@ class _Members:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = sorted(names)
-        self._nodes = {name: _CoreNode(number) for number, name in enumerate(self._names)}
+        self._nodes = {name: _Member(number) for number, name in enumerate(self._names)}
 
     def node(self, name: str) -> _CoreNode:
         return self._nodes[name]
@@ -159,6 +166,17 @@ class _Edge(_CoreTransport):
 class Core:
     """One replica's consensus core, standing on the snapshot at its journal's base."""
 
+    is_leader: bool
+    """Whether the core is in the leader's state."""
+    term: int
+    """Current term."""
+    commit_index: int
+    """Highest index known to be committed."""
+    applied_index: int
+    """Index up to which the core lets entries be applied."""
+    has_news: bool
+    """Whether the core was told anything since its last tick: without news, a tick commits nothing."""
+
     def __init__(
         self,
         me: str,
@@ -174,7 +192,8 @@ class Core:
         _clock.now = now
         self._journal = journal
         self._members = _Members((me, *peers))
-        self._edge = _Edge(send, self._members)
+        self._send = send
+        self._edge = _Edge(self._sends, self._members)
         conf = SyncObjConf(
             autoTick=False,
             appendEntriesUseBatch=False,
@@ -199,16 +218,24 @@ class Core:
         self._core = _syncobj.SyncObj(
             self._members.node(me), [self._members.node(name) for name in peers], conf, transport=self._edge
         )
-        self._core.doTick(0)  # "loads the snapshot" before any message is let in
+        self._tick()  # "loads the snapshot" before any message is let in
         assert self.applied_index == journal.base, "the core does not stand on the journal's head"
 
     def _head(self, _: str) -> tuple[Entry, Entry, None]:
         return self._journal.at(1), self._journal.at(0), None
 
-    @property
-    def is_leader(self) -> bool:
-        """Whether the core is in the leader's state."""
-        return bool(self._core._isLeader())
+    def _look(self) -> None:
+        """Takes note of the state, which is asked for far more often than it can change."""
+        core = self._core
+        self.is_leader = core._isLeader()
+        self.term = core.raftCurrentTerm
+        self.commit_index = core.raftCommitIndex
+        self.applied_index = core.raftLastApplied
+
+    def _sends(self, peer: str, message: Message) -> None:
+        """The guard must see the state in which the core sends."""
+        self._look()
+        self._send(peer, message)
 
     @property
     def leader(self) -> str | None:
@@ -216,42 +243,36 @@ class Core:
         node = self._core._getLeader()
         return None if node is None else self._members.name(node.id)
 
-    @property
-    def term(self) -> int:
-        """Current term."""
-        return int(self._core.raftCurrentTerm)
-
-    @property
-    def commit_index(self) -> int:
-        """Highest index known to be committed."""
-        return int(self._core.raftCommitIndex)
-
-    @property
-    def applied_index(self) -> int:
-        """Index up to which the core lets entries be applied."""
-        return int(self._core.raftLastApplied)
-
     def tick(self, now: float) -> None:
         """Lets the core commit, mark as applicable, send, and append what was proposed."""
         _clock.now = now
-        self._core.doTick(0)
+        self._tick()
         ticks = 1
         while self.applied_index < self.commit_index and ticks < _TICKS_MAX:
-            self._core.doTick(0)
+            self._tick()
             ticks += 1
+
+    def _tick(self) -> None:
+        self.has_news = False
+        try:
+            self._core.doTick(0)
+        finally:
+            self._look()
 
     def propose(self, data: bytes, now: float) -> None:
         """Queues a command and ticks; a core that does not lead drops it."""
         assert data[:1] == ENTRY_PREFIX, "a command of another type would be unpickled by the core"
         self._core._applyCommand(data, None)
         self.tick(now)
+        self.has_news = True  # a tick commits first and appends then
 
     def elect(self, now: float) -> None:
         """Starts an election at once, by the leadership transfer's message from the known leader."""
         _clock.now = now
         message = {"type": "timeout_now", "term": self._core.raftCurrentTerm}
         self._edge._onMessageReceived(self._core._getLeader(), message)
-        self._core.doTick(0)
+        self._tick()
+        self.has_news = True
 
     def raise_term(self, peer: str, term: int, now: float) -> None:
         """Follows a higher term without side effect: a vote request that no log can satisfy."""
@@ -319,4 +340,8 @@ class Core:
 
     def _deliver(self, peer: str, message: Message, now: float) -> None:
         _clock.now = now
-        self._edge._onMessageReceived(self._members.node(peer), message)
+        self.has_news = True
+        try:
+            self._edge._onMessageReceived(self._members.node(peer), message)
+        finally:
+            self._look()

@@ -21,27 +21,28 @@ import structlog
 from kv.config import RaftConfig
 from kv.errors import DiskFull, KVError, NotLeader, ReplicaStopped, RequestTooLarge
 from kv.internal.v1 import raft_pb2
-from kv.raft.api import ENTRY_PREFIX, Entry, StateMachine
+from kv.raft.api import ENTRY_PREFIX, Entry, ReadProof, StateMachine, Tracer
 from kv.raft.campaign import Campaign
 from kv.raft.core import Core, Message
 from kv.raft.guard import TERM_MAX, AppendPlan, Contradiction, Rules, could_be_a_log, plan_append
 from kv.raft.journal import Journal
 from kv.raft.outbox import Outbox, Outgoing
-from kv.raft.read_index import ReadIndexQueue
+from kv.raft.reading import Reading
 from kv.raft.replication import APPEND_BYTES_MAX, Replication
 from kv.raft.snapshot import SnapshotReceiver
 from kv.raft.transfers import Transfers
 
 APPLY_ENTRIES_MAX = 256
 """Entries applied in one go (rule 20): a turn stays short."""
-READS_WAITING_MAX = 65_536
-"""Reads that may wait for one group's read index; one more is refused as if leadership were lost."""
 
 log = structlog.get_logger(__name__)
 
 
 class Host(Protocol):
     """What a group needs of the engine that drives it."""
+
+    def now(self) -> float:
+        """Seconds on the node's steady clock."""
 
     def wake(self, group: Group) -> None:
         """Give the group a turn soon."""
@@ -78,16 +79,17 @@ class Group:
         self.failure: str | None = None
         self.entry_bytes_max = config.entry_bytes_max
         self.snapshots_installed = 0
-        self.host, self.now = host, now
-        self._reads = ReadIndexQueue(self.quorum)
+        self.host = host
+        self.tracer: Tracer | None = None
+        self._traced_commit = 0
         self.connected: set[str] = set()
         self._installing: SnapshotReceiver | None = None
         self._reply_as: AppendPlan | None = None
         self._led: tuple[bool, int] = (False, -1)
-        self._last_probe_at = now
         self.suspended = False
-        self.campaign = Campaign(self, rng)
+        self.campaign = Campaign(self, rng, now)
         self.replication, self.transfers = Replication(self), Transfers(self)
+        self.reading = Reading(self, rng)
         self.core = self._boot()
         machine.attach(self)
         self._handed_index = machine.applied_index
@@ -136,15 +138,49 @@ class Group:
         return self.journal.durable_index
 
     @property
+    def now(self) -> float:
+        """Seconds on the node's steady clock, as it shows at this moment."""
+        return self.host.now()
+
+    @property
+    def installing(self) -> bool:
+        """Whether a received snapshot is about to replace the state."""
+        return self._installing is not None
+
+    @property
+    def lease_allowed(self) -> bool:
+        """Whether the configured bounds on clocks allow a leader to answer from its lease."""
+        return self.reading.lease_allowed
+
+    @property
+    def proof(self) -> ReadProof | None:
+        """The newest proof that this replica was given, if any; none rests on a lease."""
+        return self.reading.proof
+
+    @property
+    def all_durable_index(self) -> int:
+        """Leader: up to here every member has proved in this term that its disk holds the log; otherwise 0."""
+        return self.replication.all_durable_index() if self.is_leader else 0
+
+    @property
+    def lagging(self) -> Sequence[str]:
+        """Leader: the members that hold `all_durable_index` back. Otherwise empty."""
+        return self.behind(min(self.all_durable_index + 1, self.journal.last))
+
+    def behind(self, index: int) -> Sequence[str]:
+        """Leader: the members that have not proved in this term that they hold `index`. Otherwise empty."""
+        return self.replication.behind(index) if self.is_leader else ()
+
+    @property
     def busy(self) -> bool:
         """Whether another turn is needed without any event: more is committed than was applied."""
-        return self.failure is None and self._handed_index < self._applicable()
+        handed = self._handed_index
+        return handed < self.core.applied_index and self.failure is None and handed < self._applicable()
 
     # ------------------------------------------------------------ the engine's calls
 
-    def receive(self, message: raft_pb2.RaftMessage, peer: str, now: float) -> None:
+    def receive(self, message: raft_pb2.RaftMessage, peer: str) -> None:
         """Takes a message that came over the connection of `peer`."""
-        self.now = now
         if self.failure is not None or self._installing is not None or not self._admits(message, peer):
             return
         try:
@@ -155,56 +191,76 @@ class Group:
 
     def settle(self, now: float) -> None:
         """The group's share of a turn: commit, apply, propose, serve reads."""
-        self.now = now
         if self.failure is not None or self._installing is not None:
             return
-        if self.core.is_leader or self.core.commit_index > self.core.applied_index:
+        if self._tick_may_act(now):
             self.core.tick(now)
         self._notice_leadership()
-        if self._apply() and not self.suspended:
-            self.machine.pump()
-            self._apply()
-        self.machine.maybe_checkpoint(now)
-        self._serve_reads()
+        core, machine = self.core, self.machine
+        going = True
+        if self._handed_index < core.applied_index or machine.failure is not None:
+            going = self._apply()
+        if going and not self.suspended:
+            machine.pump()
+            if self._handed_index < core.applied_index or machine.failure is not None:
+                self._apply()
+        machine.maybe_checkpoint(now)
+        self.reading.serve()
 
-    def synced(self, now: float) -> None:
+    def _tick_may_act(self, now: float) -> bool:
+        """Whether a tick of the core could do anything.
+
+        Besides committing and marking as applicable, a leader's tick sends and looks at its quorum. Time alone
+        makes those due, a heartbeat after the last append, however many acknowledgements came meanwhile.
+        """
+        core = self.core
+        committed = core.commit_index
+        if committed > core.applied_index:
+            return True
+        may_commit = core.has_news and committed < self.journal.last
+        return core.is_leader and (may_commit or self._heartbeat_due(now))
+
+    def _heartbeat_due(self, now: float) -> bool:
+        return now - self.replication.last_append_at >= self.config.heartbeat_s
+
+    def synced(self) -> None:
         """A sync of the log ended: what it made durable counts now."""
-        self.now = now
         if self.failure is not None:
             return
         if self._installing is not None:
             if self.journal.durable_index >= self._installing.index:
                 self._install(self._installing)
             return
+        if self.tracer is not None:
+            self.tracer.note("synced", self.journal.durable_index, "")
         self.replication.after_sync()
 
     def timer(self, now: float) -> bool:
         """Looks at what time alone decides; True if the group needs a turn."""
-        self.now = now
         if self.failure is not None or self._installing is not None:
             return False
-        self.transfers.check()
+        if self.transfers.senders:
+            self.transfers.check()
         if self.core.is_leader:
             return self._leader_timer(now)
         if self.campaign.timer.due(now) and not self.suspended:
             self.campaign.stand()
             return True
-        return False
+        return self.reading.follower_timer(now) or self.machine.overdue(now)
 
-    def connection(self, peer: str, up: bool, now: float) -> None:
+    def connection(self, peer: str, up: bool) -> None:
         """The connection to a peer came or went; whatever was in flight may be lost."""
-        self.now = now
         if peer not in self.peers or self.failure is not None:
             return
         self.connected.add(peer) if up else self.connected.discard(peer)
         self.replication.connection_reset(peer)
         self.transfers.connection_reset(peer)
+        self.reading.connection_reset(peer)
         self.outbox.forget(peer)
         self.core.connection(peer, up)
 
     def suspend(self, suspended: bool, now: float) -> None:
         """The log cannot be written (or can again): lead nothing, promise nothing, keep answering reads."""
-        self.now = now
         if suspended and not self.suspended and self.is_leader:
             self.core.raise_term(self.me, self.term + 1, now)
             self._notice_leadership()
@@ -218,8 +274,7 @@ class Group:
             return
         self.failure = reason
         self.log.error("replica stopped", reason=reason)
-        for done in self._reads.drop():
-            done(None)
+        self.reading.drop()
         self.transfers.stop()
         self.outbox.clear()
         self.machine.leadership(False, self.core.term)
@@ -235,15 +290,18 @@ class Group:
         self._notice_leadership()
         if self.journal.last < index or self.journal.entry(index)[0] is not data:
             raise self._not_leader()  # it stepped down in that very tick, and dropped the command
+        if self.tracer is not None:
+            self.tracer.note("appended", index, "")
         return index
 
-    def read_index(self, done: Callable[[int | None], None]) -> None:
-        """Confirms leadership for a read; see `GroupHandle.read_index`."""
-        if not self.is_leader or len(self._reads) >= READS_WAITING_MAX:
-            done(None)
-            return
-        self._reads.add(done)
-        self.wake()
+    def read_index(self, done: Callable[[ReadProof | None], None], *, lease: bool = False) -> None:
+        """Gets proof of how far a linearizable read must see; see `GroupHandle.read_index`."""
+        self.reading.read_index(done, lease)
+
+    def trace(self, tracer: Tracer | None) -> None:
+        """Tells `tracer` what happens from now on; None: nobody any more."""
+        self.tracer = tracer
+        self._traced_commit = self.commit_index
 
     def wake(self) -> None:
         """Asks for a turn."""
@@ -277,7 +335,7 @@ class Group:
             and message.term <= TERM_MAX
         )
 
-    def _dispatch(self, message: raft_pb2.RaftMessage) -> None:  # noqa: C901 - a flat match, one line a type
+    def _dispatch(self, message: raft_pb2.RaftMessage) -> None:  # noqa: C901, PLR0912 - a flat match, one line a type
         match message.WhichOneof("body"):
             case "append":
                 self._on_append(message)
@@ -294,7 +352,11 @@ class Group:
             case "probe":
                 self._on_probe(message)
             case "probe_reply":
-                self._on_probe_reply(message)
+                self.reading.on_probe_reply(message)
+            case "read_index_request":
+                self.reading.on_request(message)
+            case "read_index_reply":
+                self.reading.on_reply(message)
             case "stale_term":
                 self.core.raise_term(message.sender, message.term, self.now)
             case "snapshot_chunk":
@@ -306,11 +368,12 @@ class Group:
 
     def is_from_leader(self, message: raft_pb2.RaftMessage) -> bool:
         """Rule 2 for what only a leader sends: lower terms are answered with ours."""
-        if message.term < self.term:
+        term = self.core.term
+        if message.term < term:
             if self.rules.terms:
                 self.post(message.sender, stale_term=raft_pb2.StaleTerm())
             return False
-        if message.term == self.term and self.core.is_leader:
+        if self.core.is_leader and message.term == term:
             raise Contradiction(f"{message.sender} also leads term {message.term}")
         self.campaign.timer.heard_leader(self.now)
         return True
@@ -329,6 +392,9 @@ class Group:
             append.commit_index,
             self.rules,
         )
+        if self._is_known(message, plan):
+            self._acknowledge(message.sender, plan.prev + 1 if plan.proved is None else plan.proved + 1)
+            return
         entries: list[Entry] = []
         if plan.skip is not None:
             kept = append.entries[plan.skip :]
@@ -339,12 +405,25 @@ class Group:
         )
         self._reply_as = None
 
+    def _is_known(self, message: raft_pb2.RaftMessage, plan: AppendPlan) -> bool:
+        """Whether the core would do nothing but agree: a heartbeat of the leader that it follows."""
+        core = self.core
+        return (
+            plan.skip is None
+            and plan.hint is None
+            and plan.commit <= core.commit_index
+            and message.term == core.term
+            and message.sender == core.leader
+        )
+
     def _may_store(self, append: raft_pb2.Append, terms: Sequence[int], leader_term: int) -> bool:
         """Rule 13, and no new entries while the log cannot be written."""
         if self.suspended and append.entries:
             return False
         if not self.rules.entry_limits:
             return True
+        if not terms:
+            return append.prev_term <= leader_term
         return could_be_a_log(append.prev_term, terms, leader_term) and all(
             entry.data[:1] == ENTRY_PREFIX and len(entry.data) <= self.entry_bytes_max
             for entry in append.entries
@@ -354,12 +433,6 @@ class Group:
         if self.is_from_leader(message):
             self.core.raise_term(message.sender, message.term, self.now)
             self.post(message.sender, probe_reply=raft_pb2.ProbeReply(sequence=message.probe.sequence))
-
-    def _on_probe_reply(self, message: raft_pb2.RaftMessage) -> None:
-        if message.term > self.term:
-            self.core.raise_term(message.sender, message.term, self.now)
-        elif message.term == self.term:
-            self._reads.confirm(message.sender, message.term, message.probe_reply.sequence)
 
     # ------------------------------------------------------------ messages out
 
@@ -388,7 +461,14 @@ class Group:
             next_index = plan.proved + 1
         if plan is not None and not success and plan.hint is not None:
             next_index = plan.hint
-        reply = raft_pb2.AppendReply(next_index=next_index, success=success)
+        if success:
+            self._acknowledge(peer, next_index)
+            return
+        reply = raft_pb2.AppendReply(next_index=next_index, success=False)
+        self.post(peer, after=self.journal.seq, append_reply=reply)
+
+    def _acknowledge(self, peer: str, next_index: int) -> None:
+        reply = {"next_index": next_index, "success": True}
         self.post(peer, after=self.journal.seq, append_reply=reply)
 
     def post(
@@ -401,12 +481,15 @@ class Group:
         bulk: bool = False,
         **body: object,
     ) -> None:
-        """Puts a message into the outbox, to leave once the log record `after` is durable (rule 7)."""
+        """Puts a message into the outbox, to leave once the log record `after` is durable (rule 7).
+
+        The body is a message, or a mapping of its fields, which saves a copy.
+        """
         message = raft_pb2.RaftMessage(
             group=self.group_id,
             epoch=self.epoch,
             sender=self.me,
-            term=self.term if term is None else term,
+            term=self.core.term if term is None else term,
             **body,  # type: ignore[arg-type]
         )
         durable = self.journal.hard_state_seq if after is None else after
@@ -415,17 +498,16 @@ class Group:
         )
 
     def _leader_timer(self, now: float) -> bool:
-        heartbeat_due = now - self.replication.last_append_at >= self.config.heartbeat_s
-        if self._reads.open_sequence is not None and now - self._last_probe_at >= self.config.heartbeat_s:
-            self._send_probes(self._reads.open_sequence)
-        return heartbeat_due or not self._reads.idle
+        heartbeat_due = self._heartbeat_due(now)
+        return self.reading.leader_timer(now) or heartbeat_due
 
     def _notice_leadership(self) -> None:
-        state = (self.core.is_leader, self.core.term)
-        if state == self._led:
-            return
+        is_leader, term = self.core.is_leader, self.core.term
         was_leader, old_term = self._led
-        self._led = state
+        if is_leader == was_leader and term == old_term:
+            return
+        state = self._led = (is_leader, term)
+        self.reading.led()
         if state[0] and not was_leader:
             self.log.info("leads", term=state[1])
         if was_leader and state != (True, old_term):
@@ -434,8 +516,6 @@ class Group:
             self.machine.leadership(*state)
 
     def _lost_leadership(self) -> None:
-        for done in self._reads.drop():
-            done(None)
         self.transfers.end_all()
         self.campaign.timer.arm(self.now)
 
@@ -445,17 +525,26 @@ class Group:
         applied = self.core.applied_index
         return min(applied, self.journal.durable_index) if self.rules.apply_durable else applied
 
+    def _trace_commit(self, tracer: Tracer) -> None:
+        if self.commit_index > self._traced_commit:
+            self._traced_commit = self.commit_index
+            tracer.note("committed", self._traced_commit, "")
+
     def _apply(self) -> bool:
         """Applies what is committed and on this disk, a bounded number of entries; False if it stopped us.
 
         Each entry is handed on once: `machine.applied_index` falls back while the store is full.
         """
         machine = self.machine
+        if self.tracer is not None:
+            self._trace_commit(self.tracer)
         first = self._handed_index + 1
         last = min(self._applicable(), first + APPLY_ENTRIES_MAX - 1)
         if first <= last:
             self._handed_index = last
             machine.apply([(self.data(i), i, self.journal.entry(i)[2]) for i in range(first, last + 1)])
+            if self.tracer is not None:
+                self.tracer.note("applied", machine.applied_index, "")
         if machine.failure is not None:
             self.stop(machine.failure)
         return self.failure is None
@@ -464,31 +553,6 @@ class Group:
         """The entry's data; one byte is a no-op, or the placeholder of data that left the cache."""
         data = self.journal.entry(index)[0]
         return self.journal.data(index) if len(data) == 1 else data
-
-    def _serve_reads(self) -> None:
-        reads = self._reads
-        if reads.idle or not self.core.is_leader:
-            return
-        if reads.can_begin and self._may_read():
-            if self.rules.confirm_reads:
-                sequence = reads.begin(self.term, self.core.commit_index)
-                if reads.open_sequence is not None:
-                    self._send_probes(sequence)
-            else:
-                reads.skip_round(self.core.commit_index)
-        for index, done in reads.ready(self.machine.applied_index):
-            done(index)
-
-    def _may_read(self) -> bool:
-        """Rule 14: before the term's first commit a leader does not know what is committed."""
-        if not self.rules.reads_after_own_commit:
-            return True
-        return self.journal.term_at(self.core.commit_index) == self.term
-
-    def _send_probes(self, sequence: int) -> None:
-        self._last_probe_at = self.now
-        for peer in self.peers:
-            self.post(peer, probe=raft_pb2.Probe(sequence=sequence))
 
     def _check_proposal(self, data: bytes) -> None:
         if self.failure is not None:
@@ -511,8 +575,7 @@ class Group:
     def begin_install(self, receiver: SnapshotReceiver) -> None:
         """The snapshot is durable as a file. Next: one record in the log, then the state itself."""
         self._installing = receiver
-        for done in self._reads.drop():
-            done(None)
+        self.reading.drop()
         self.outbox.clear()
         self.journal.install_snapshot(receiver.index, receiver.index_term, receiver.previous_term)
         self.wake()
@@ -533,8 +596,7 @@ class Group:
         self.snapshots_installed += 1
         self.campaign.timer.heard_leader(self.now)
         self.log.info("snapshot installed", index=receiver.index)
-        reply = raft_pb2.AppendReply(next_index=receiver.index + 1, success=True)
-        self.post(receiver.leader, after=self.journal.seq, append_reply=reply)
+        self._acknowledge(receiver.leader, receiver.index + 1)
         self._notice_leadership()
 
     def _boot(self) -> Core:

@@ -44,6 +44,10 @@ class Rules:
     send_once: bool = True  # 18: what the connection carries is not sent again
     snapshot_heartbeats: bool = True  # 19: empty appends while a snapshot travels
     apply_durable: bool = True  # 21: nothing is applied that is not on this disk
+    lease_bounded: bool = True  # 22: a lease ends before those who gave it may elect another leader
+    lease_confirmed: bool = True  # 22: it begins with a probe that a quorum confirmed
+    votes_held_back: bool = True  # 23: who restarted, or knows of a leader by probes only, votes later too
+    answers_matched: bool = True  # 24: a follower's read takes the answer to its own question only
 
 
 TERM_MAX: Final = 1 << 62
@@ -145,6 +149,8 @@ def _hold(log: LogView, proved: int, leader_commit: int, ceiling: int, rules: Ru
 
 def _agreeing(log: LogView, prev: int, terms: Sequence[int], skip: int) -> int:
     """Counts the entries after `prev` that our log holds with the same term."""
+    if not terms:
+        return 0
     count = 0
     limit = min(len(terms) - skip, log.last - prev)
     while count < limit and log.term_at(prev + 1 + count) == terms[skip + count]:
@@ -201,11 +207,14 @@ class AckBook:
         The core counts itself for every index that it believes a follower has, so it is
         never told of more than our own disk holds.
         """
-        self.match[member] = max(self.match.get(member, 0), next_index - 1)
-        allowed = self.match[member] + 1
-        if rules.durable_self:
-            allowed = min(allowed, durable + 1)
-        self._told[member] = max(self._told.get(member, 0), allowed)
+        match = self.match.setdefault(member, 0)
+        if next_index - 1 > match:
+            match = self.match[member] = next_index - 1
+        allowed = match + 1
+        if rules.durable_self and durable < match:
+            allowed = durable + 1
+        if allowed > self._told.get(member, 0):
+            self._told[member] = allowed
         return allowed
 
     def after_sync(self, durable: int) -> list[tuple[str, int]]:
@@ -258,12 +267,13 @@ class SendWindow:
 
     def proved(self, member: str, match: int) -> int | None:
         """Frees what is proved; returns the index to go on from if something was held back."""
-        flights = self._in_flight.get(member, [])
-        done = 0
-        while done < len(flights) and flights[done][0] <= match:
-            self._bytes[member] -= flights[done][1]
-            done += 1
-        del flights[:done]
+        flights = self._in_flight.get(member)
+        if flights:
+            done = 0
+            while done < len(flights) and flights[done][0] <= match:
+                self._bytes[member] -= flights[done][1]
+                done += 1
+            del flights[:done]
         if self._bytes.get(member, 0) * 2 > self._bytes_max:
             return None
         return self._deferred.pop(member, None)

@@ -37,6 +37,8 @@ class Outbox:
     def __init__(self, append_bytes_max: int) -> None:
         self._append_bytes_max = append_bytes_max
         self._held: list[Outgoing] = []
+        self.empty = True
+        """Whether nothing is held: each turn asks, so it is no method."""
         self._tails: dict[str, _Tail] = {}
 
     def __len__(self) -> int:
@@ -47,13 +49,17 @@ class Outbox:
         if not outgoing.message.HasField("append"):
             if not outgoing.bulk:
                 self._tails.pop(outgoing.peer, None)
-            self._held.append(outgoing)
+            self._hold(outgoing)
             return
         if not self._joined(outgoing, size):
             append = outgoing.message.append
             end = append.prev_index + len(append.entries)
-            self._held.append(outgoing)
+            self._hold(outgoing)
             self._tails[outgoing.peer] = _Tail(outgoing, end, size)
+
+    def _hold(self, outgoing: Outgoing) -> None:
+        self._held.append(outgoing)
+        self.empty = False
 
     def _joined(self, outgoing: Outgoing, size: int) -> bool:
         tail = self._tails.get(outgoing.peer)
@@ -83,13 +89,15 @@ class Outbox:
             self._held = []
         else:
             self._held = [outgoing for outgoing in self._held if outgoing.after > durable]
+        self.empty = not self._held
         return free
 
     def forget(self, peer: str) -> None:
         """The connection to `peer` was reset: what waits for it is lost like what was in flight."""
         self._held = [outgoing for outgoing in self._held if outgoing.peer != peer]
+        self.empty = not self._held
         self._tails.pop(peer, None)
 
     def clear(self) -> None:
         """Drops everything."""
-        self._held, self._tails = [], {}
+        self._held, self._tails, self.empty = [], {}, True

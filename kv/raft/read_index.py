@@ -11,8 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Done = Callable[[int | None], None]
-"""Told the read index once it is confirmed and applied, or None if leadership was lost."""
+from kv.raft.api import ReadProof
+
+READS_WAITING_MAX = 65_536
+"""Reads that may wait for one group's read index; one more is refused as if leadership were lost."""
+
+Done = Callable[[ReadProof | None], None]
+"""Told the proof once its read index is confirmed and applied, or None if leadership was lost."""
 
 
 @dataclass(slots=True)
@@ -21,7 +26,8 @@ class Round:
 
     sequence: int
     term: int
-    index: int
+    proof: ReadProof
+    """What the round proves once a quorum confirmed it."""
     reads: list[Done]
     confirmed: set[str] = field(default_factory=set)
 
@@ -33,7 +39,7 @@ class ReadIndexQueue:
         self._quorum = quorum
         self._waiting: list[Done] = []
         self._round: Round | None = None
-        self._confirmed: list[tuple[int, list[Done]]] = []
+        self._confirmed: list[tuple[ReadProof, list[Done]]] = []
         self._sequence = 0
 
     def __len__(self) -> int:
@@ -54,13 +60,18 @@ class ReadIndexQueue:
         """Whether reads wait and no round is open."""
         return bool(self._waiting) and self._round is None
 
-    def begin(self, term: int, commit_index: int) -> int:
-        """Opens a round for all reads that wait; returns the sequence that its probes carry."""
+    def begin(self, term: int, commit_index: int, now: float) -> int:
+        """Opens a round for all reads that wait; returns the sequence that its probes, sent after `now`, carry."""
         assert self._round is None
-        self._sequence += 1
-        self._round = Round(self._sequence, term, commit_index, self._waiting)
+        sequence = self.take_sequence()
+        self._round = Round(sequence, term, ReadProof(commit_index, now), self._waiting)
         self._waiting = []
         self._settle_round()
+        return sequence
+
+    def take_sequence(self) -> int:
+        """A sequence for probes: above all before, so that to answer it confirms the open round as well."""
+        self._sequence += 1
         return self._sequence
 
     @property
@@ -76,23 +87,32 @@ class ReadIndexQueue:
         current.confirmed.add(member)
         self._settle_round()
 
-    def skip_round(self, commit_index: int) -> None:
+    def skip_round(self, commit_index: int, now: float) -> None:
         """Lets every waiting read pass unconfirmed. Only for the mutant that shows why rounds exist."""
         reads, self._waiting = self._waiting, []
-        self._confirmed.append((commit_index, reads))
+        self._confirmed.append((ReadProof(commit_index, now), reads))
+
+    def proved(self, proof: ReadProof, done: Done) -> None:
+        """Takes a read whose index is proved already, and not yet applied."""
+        self._confirmed.append((proof, [done]))
 
     def _settle_round(self) -> None:
         current = self._round
         if current is not None and 1 + len(current.confirmed) >= self._quorum:
             self._round = None
-            self._confirmed.append((current.index, current.reads))
+            self._confirmed.append((current.proof, current.reads))
 
-    def ready(self, applied_index: int) -> list[tuple[int, Done]]:
+    def ready(self, applied_index: int) -> list[tuple[ReadProof, Done]]:
         """Takes the confirmed reads whose index is applied."""
         if not self._confirmed:
             return []
-        out = [(index, done) for index, reads in self._confirmed if index <= applied_index for done in reads]
-        self._confirmed = [(index, reads) for index, reads in self._confirmed if index > applied_index]
+        confirmed, self._confirmed = self._confirmed, []
+        out: list[tuple[ReadProof, Done]] = []
+        for proof, reads in confirmed:
+            if proof.index <= applied_index:
+                out += [(proof, done) for done in reads]
+            else:
+                self._confirmed.append((proof, reads))
         return out
 
     def drop(self) -> list[Done]:

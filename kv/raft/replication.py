@@ -33,6 +33,19 @@ class Replication:
         self._acks = AckBook()
         self._window = SendWindow(SEND_WINDOW_BYTES_MAX)
 
+    def behind(self, index: int) -> tuple[str, ...]:
+        """Leader: the members that have not proved in this term that their disk holds the log up to `index`."""
+        group = self._group
+        match = self._acks.match if self.book_term == group.term else {}
+        own = () if group.journal.durable_index >= index else (group.me,)
+        return (*own, *(peer for peer in group.peers if match.get(peer, 0) < index))
+
+    def all_durable_index(self) -> int:
+        """Leader: up to here every member has proved so."""
+        group = self._group
+        match = self._acks.match if self.book_term == group.term else {}
+        return min([group.journal.durable_index, *(match.get(peer, 0) for peer in group.peers)])
+
     def connection_reset(self, peer: str) -> None:
         """Whatever was in flight to `peer` may be lost."""
         self._window.forget(peer)
@@ -46,29 +59,29 @@ class Replication:
 
     def on_append_reply(self, message: raft_pb2.RaftMessage) -> None:
         """A follower proved how far its log agrees, or says from where to send."""
-        peer, reply = message.sender, message.append_reply
-        if message.term > self._group.term:
-            self._group.core.raise_term(peer, message.term, self._group.now)
+        group = self._group
+        core, peer, reply = group.core, message.sender, message.append_reply
+        if message.term > core.term:
+            core.raise_term(peer, message.term, group.now)
             return
-        if not self._group.core.is_leader or (
-            message.term != self._group.term and self._group.rules.current_acks
-        ):
+        if not core.is_leader or (message.term != core.term and group.rules.current_acks):
             return
+        next_index = reply.next_index
         if not reply.success:
-            next_index = self._acks.rejection(peer, reply.next_index, self._group.journal.last)
+            next_index = self._acks.rejection(peer, next_index, group.journal.last)
             self._window.reset(peer, next_index)
-            self._group.core.send_from(peer, next_index, self._group.now)
+            core.send_from(peer, next_index, group.now)
             return
-        if reply.next_index - 1 > self._group.journal.last and self._group.rules.current_acks:
-            raise Contradiction(f"{peer} acknowledges entry {reply.next_index - 1}, beyond the leader's log")
-        allowed = self._acks.success(
-            peer, reply.next_index, self._group.journal.durable_index, self._group.rules
-        )
-        self._group.core.acknowledged(peer, allowed, self._group.now)
-        self._group.transfers.proved(peer, reply.next_index - 1)
+        if next_index - 1 > group.journal.last and group.rules.current_acks:
+            raise Contradiction(f"{peer} acknowledges entry {next_index - 1}, beyond the leader's log")
+        if group.tracer is not None and next_index - 1 > self._acks.match.get(peer, 0):
+            group.tracer.note("acknowledged", next_index - 1, peer)
+        allowed = self._acks.success(peer, next_index, group.journal.durable_index, group.rules)
+        core.acknowledged(peer, allowed, group.now)
+        group.transfers.proved(peer, next_index - 1)
         go_on = self._window.proved(peer, self._acks.match[peer])
         if go_on is not None:
-            self._group.core.send_from(peer, max(go_on, self._acks.match[peer] + 1), self._group.now)
+            core.send_from(peer, max(go_on, self._acks.match[peer] + 1), group.now)
 
     def send_append(self, peer: str, message: Message) -> None:
         """The core would send this append: decides what of it leaves."""
@@ -114,6 +127,9 @@ class Replication:
 
     def _post_append(self, peer: str, prev: int, prev_term: int, entries: list[Entry], commit: int) -> None:
         """Posts the entries in messages of bounded size; one without entries is a heartbeat."""
+        if not entries:
+            self._append_message(peer, prev, prev_term, [], 0, commit)
+            return
         parts: list[raft_pb2.Entry] = []
         size = 0
         for data, index, term in entries:
@@ -127,13 +143,13 @@ class Replication:
             if size >= APPEND_BYTES_MAX:
                 self._append_message(peer, prev, prev_term, parts, size, commit)
                 prev, prev_term, parts, size = index, term, [], 0
-        if parts or not entries:
+        if parts:
             self._append_message(peer, prev, prev_term, parts, size, commit)
 
     def _append_message(
         self, peer: str, prev: int, prev_term: int, parts: list[raft_pb2.Entry], size: int, commit: int
     ) -> None:
-        append = raft_pb2.Append(prev_index=prev, prev_term=prev_term, commit_index=commit, entries=parts)
+        append = {"prev_index": prev, "prev_term": prev_term, "commit_index": commit, "entries": parts}
         self._group.post(peer, after=self._group.journal.hard_state_seq, size=size, append=append)
 
     def _new_book(self) -> None:

@@ -21,21 +21,22 @@ class Transfers:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._senders: dict[str, SnapshotSender] = {}
+        self.senders: dict[str, SnapshotSender] = {}
+        """By the peer to which a snapshot is on its way."""
         self._receiver: SnapshotReceiver | None = None
         self.sent = 0
 
     def sending(self, peer: str) -> bool:
         """Whether a snapshot is on its way to `peer`."""
-        return peer in self._senders
+        return peer in self.senders
 
     def held_index(self) -> int | None:
         """The lowest index from which a receiver will go on: the log must keep what follows it."""
-        return min((sender.source.index for sender in self._senders.values() if sender.ready), default=None)
+        return min((sender.source.index for sender in self.senders.values() if sender.ready), default=None)
 
     def proved(self, peer: str, match: int) -> None:
         """A follower proved its log up to `match`: a snapshot at or below it has arrived."""
-        sender = self._senders.get(peer)
+        sender = self.senders.get(peer)
         if sender is not None and sender.ready and match >= sender.source.index:
             self._end(peer)
 
@@ -45,7 +46,7 @@ class Transfers:
 
     def end_all(self) -> None:
         """Leadership or the term is over: nothing is sent any more."""
-        for peer in list(self._senders):
+        for peer in list(self.senders):
             self._end(peer)
 
     def stop(self) -> None:
@@ -55,7 +56,7 @@ class Transfers:
 
     def begin(self, peer: str) -> None:
         """Starts a snapshot to `peer`, unless one is on its way."""
-        if peer in self._senders or peer not in self._group.connected:
+        if peer in self.senders or peer not in self._group.connected:
             return
         source = self._group.machine.snapshot_source()
         sender = SnapshotSender(
@@ -64,13 +65,13 @@ class Transfers:
             self._group.config.snapshot_window,
             self._group.now,
         )
-        self._senders[peer] = sender
+        self.senders[peer] = sender
         self.sent += 1
         self._group.log.info("snapshot begins", peer=peer)
         self._group.host.run_blocking(source.prepare, lambda error: self._transfer_ready(peer, sender, error))
 
     def _transfer_ready(self, peer: str, sender: SnapshotSender, error: BaseException | None) -> None:
-        if self._senders.get(peer) is not sender:
+        if self.senders.get(peer) is not sender:
             sender.source.close()
             return
         if error is not None:
@@ -86,13 +87,13 @@ class Transfers:
             self._group.post(peer, bulk=True, snapshot_chunk=chunk)
 
     def _end(self, peer: str) -> None:
-        sender = self._senders.pop(peer, None)
+        sender = self.senders.pop(peer, None)
         if sender is not None and sender.ready:
             sender.source.close()
 
     def check(self) -> None:
         """Sends again after a silence, gives up after a long one."""
-        for peer, sender in list(self._senders.items()):
+        for peer, sender in list(self.senders.items()):
             if not sender.check(self._group.now):
                 self._group.log.warning("snapshot given up", peer=peer)
                 self._end(peer)
@@ -101,7 +102,7 @@ class Transfers:
 
     def on_reply(self, message: raft_pb2.RaftMessage) -> None:
         """The follower has more of the snapshot, or wants it again."""
-        sender = self._senders.get(message.sender)
+        sender = self.senders.get(message.sender)
         reply = message.snapshot_reply
         if message.term > self._group.term:
             self._group.core.raise_term(message.sender, message.term, self._group.now)

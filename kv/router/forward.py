@@ -10,7 +10,7 @@ been applied (`UnknownOutcome`); what was not is definitely not (`Unavailable`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final
 
@@ -194,7 +194,9 @@ class GrpcForwarder:
                     why = error if isinstance(error, KVError) else self._unreachable(repr(error))
                 finally:
                     self.link.lost(why)
-                _log.info("forward stream ended", node=self.node, address=self.address, why=why.message)
+                # a node that stays away is told of once
+                tell = _log.debug if self._failures else _log.info
+                tell("forward stream ended", node=self.node, address=self.address, why=why.message)
                 self._failures += 1
                 await asyncio.sleep(self._backoff_s())
 
@@ -268,7 +270,10 @@ class _NoForwarder:
 
 
 class Forwarders:
-    """One `GrpcForwarder` for each node, made when it is first needed, made anew when the address changes."""
+    """One `GrpcForwarder` for each node, made when it is first needed, made anew when the address changes.
+
+    A stream refuses until it is up, so the first request over it would go elsewhere: `follow` opens all beforehand.
+    """
 
     def __init__(
         self,
@@ -296,6 +301,14 @@ class Forwarders:
             return _NoForwarder(node)
         made = self._by_node[node] = GrpcForwarder(node, address, self._hello, self._config, self._rng)
         return made
+
+    def follow(self, nodes: Iterable[NodeId]) -> None:
+        """Keep streams to these nodes and no others, whether or not anything is to be sent. Call it on the loop thread."""
+        named = dict.fromkeys(nodes)
+        for node in [known for known in self._by_node if known not in named]:
+            self._retire(self._by_node.pop(node))
+        for node in named:
+            self.get(node)
 
     def connected(self) -> list[NodeId]:
         """Return the nodes whose stream is up, in order."""

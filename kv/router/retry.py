@@ -4,6 +4,8 @@ Pure: `next_step` is the router's whole retry policy as one function of what hap
 
 - a definite failure to reach the leader is followed by an attempt at the node that the error names,
   else at the next replica, at once until every replica was asked, then with growing pauses;
+- a read that any replica may serve, and that one cannot serve well enough, goes to the leader if that was not
+  asked yet, else to the next that was not;
 - after an indefinite failure only a repeatable request is sent again (a read, or a write that its
   session protects); a bare write ends as indefinite;
 - once an attempt may have been applied, a later definite error says nothing about that attempt, so
@@ -19,11 +21,19 @@ from typing import Final, TypeAlias
 from kv.errors import DeadlineExceeded, KVError, NoLeader, Unavailable, UnknownOutcome
 from kv.ids import NodeId
 
-ELSEWHERE: Final = frozenset({"NOT_LEADER", "NO_LEADER", "UNAVAILABLE", "REPLICA_STOPPED", "WRONG_CLUSTER"})
+UNMET: Final = frozenset({"TOO_STALE", "BEHIND_SESSION"})
+"""Reasons of a replica that answers, but cannot keep the promise of the level."""
+
+ELSEWHERE: Final = UNMET | frozenset(
+    {"NOT_LEADER", "NO_LEADER", "UNAVAILABLE", "REPLICA_STOPPED", "WRONG_CLUSTER"}
+)
 """Reasons for which another replica may do better."""
 
 LATER: Final = frozenset({"OVERLOADED", "DISK_FULL"})
 """Reasons that the caller must hear, so that it slows down; unless an earlier attempt may have been applied."""
+
+SETTLED: Final = frozenset({"OUTCOME_DECIDED"})
+"""Definite for every attempt of the request, not only for the one that it answers."""
 
 LOST: Final = frozenset({"UNKNOWN_OUTCOME", "UNAVAILABLE", "NOT_LEADER", "NO_LEADER"})
 """Reasons of an indefinite end that a repetition can clear up."""
@@ -46,6 +56,10 @@ class Kind:
     """A read, or protected by a session: a copy does no harm."""
     owned_session: bool = False
     """The session is the router's own, so that the router may open another."""
+    any_replica: bool = False
+    """A read that every replica may serve."""
+    pinned: bool = False
+    """It is for one replica alone: it does not wait long for that one to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,10 @@ class Progress:
     pauses: int = 0
     maybe_applied: bool = False
     """An attempt of a write ended without a definite answer."""
+    asked: tuple[NodeId, ...] = ()
+    """The nodes tried in this round; when all were, a new round begins."""
+    unmet: KVError | None = None
+    """The last refusal of a replica that could not keep the promise of the level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +122,55 @@ def next_step(
     `hint` is the leader that this node itself knows of; one in the error goes before it. `jitter` is
     in [0, 1). Times are in seconds of one clock.
     """
-    seen = _seen(error, kind, progress)
+    seen = _seen(error, kind, progress, tried, replicas)
     if error.reason == "SESSION_EXPIRED" and kind.owned_session and not seen.maybe_applied:
         return _reopen(error, kind, seen, now, deadline, jitter, policy)
     if not _worth_another(error, kind, seen):
         return Fail(final(error, kind, seen))
-    node = _target(error, tried, replicas, hint)
-    if node is None:
+    node = _target(error, kind, seen, tried, replicas, hint)
+    if node is None or (kind.pinned and seen.pauses >= PINNED_PAUSES_MAX):
         return Fail(final(error, kind, seen))
     delay, seen = _pause(error, seen, len(replicas), jitter, policy)
     if now + delay >= deadline:
-        return Fail(final(error, kind, seen))
+        return Fail(final(seen.unmet or error, kind, seen))
     return Retry(node, delay, seen)
 
 
-def lost_attempt(kind: Kind, progress: Progress) -> Progress:
+def lost_attempt(kind: Kind, progress: Progress, tried: NodeId, replicas: Sequence[NodeId]) -> Progress:
     """Return the progress after an attempt was given up without an answer."""
-    return replace(progress, attempts=progress.attempts + 1, maybe_applied=not kind.is_read)
+    return replace(
+        progress,
+        attempts=progress.attempts + 1,
+        maybe_applied=not kind.is_read,
+        asked=_asked(progress, tried, replicas),
+    )
+
+
+def next_replica(
+    kind: Kind, progress: Progress, tried: NodeId, replicas: Sequence[NodeId], leader: NodeId | None
+) -> NodeId:
+    """Return the replica to ask after `tried`; `leader` is the one that is known, and may be wrong."""
+    assert replicas, "a partition has replicas"
+    if (
+        leader
+        and leader in replicas
+        and leader != tried
+        and not (kind.any_replica and leader in progress.asked)
+    ):
+        return leader
+    after = replicas.index(tried) + 1 if tried in replicas else 0
+    turn = [*replicas[after:], *replicas[:after]]
+    if kind.any_replica:
+        turn = [node for node in turn if node not in progress.asked] or turn
+    return turn[0]
 
 
 def final(error: KVError, kind: Kind, progress: Progress) -> KVError:
     """Return the error with which the request ends, given that its last attempt ended with `error`."""
     if kind.is_read and not error.definite and error.reason in LOST:
         return Unavailable(f"the read was not answered: {error.message}", metadata=error.metadata)
+    if error.reason in SETTLED:
+        return error
     if not kind.is_read and progress.maybe_applied and error.definite:
         message = f"an earlier attempt may have been applied, and the last one ended with: {error.message}"
         return UnknownOutcome(message, metadata={**error.metadata, "last_reason": error.reason})
@@ -135,17 +179,31 @@ def final(error: KVError, kind: Kind, progress: Progress) -> KVError:
     return error
 
 
-def deadline_error(kind: Kind, progress: Progress, *, outstanding: bool) -> DeadlineExceeded:
+def deadline_error(kind: Kind, progress: Progress, *, outstanding: bool) -> KVError:
     """Return the error of a request whose time ran out; `outstanding`: an attempt may be at a replica now."""
+    if progress.unmet is not None:
+        return progress.unmet
     definite = kind.is_read or not (outstanding or progress.maybe_applied)
-    what = "and it was not applied" if definite and not kind.is_read else "after"
-    message = f"the deadline passed {what} ({progress.attempts} failed attempts)"
+    harmless = ", and it was not applied" if definite and not kind.is_read else ""
+    message = f"the deadline passed after {progress.attempts} failed attempts{harmless}"
     return DeadlineExceeded(message, metadata={"attempts": progress.attempts}, definite=definite)
 
 
-def _seen(error: KVError, kind: Kind, progress: Progress) -> Progress:
-    maybe_applied = progress.maybe_applied or not (error.definite or kind.is_read)
-    return replace(progress, attempts=progress.attempts + 1, maybe_applied=maybe_applied)
+def _seen(
+    error: KVError, kind: Kind, progress: Progress, tried: NodeId, replicas: Sequence[NodeId]
+) -> Progress:
+    return replace(
+        progress,
+        attempts=progress.attempts + 1,
+        maybe_applied=progress.maybe_applied or not (error.definite or kind.is_read),
+        asked=_asked(progress, tried, replicas),
+        unmet=error if kind.is_read and error.reason in UNMET else progress.unmet,
+    )
+
+
+def _asked(progress: Progress, tried: NodeId, replicas: Sequence[NodeId]) -> tuple[NodeId, ...]:
+    asked = (*progress.asked, tried)
+    return (tried,) if set(replicas) <= set(asked) else asked
 
 
 def _worth_another(error: KVError, kind: Kind, seen: Progress) -> bool:
@@ -156,17 +214,16 @@ def _worth_another(error: KVError, kind: Kind, seen: Progress) -> bool:
     return error.reason in ELSEWHERE or (error.reason in LATER and seen.maybe_applied)
 
 
-def _target(error: KVError, tried: NodeId, replicas: Sequence[NodeId], hint: NodeId | None) -> NodeId | None:
+def _target(
+    error: KVError, kind: Kind, seen: Progress, tried: NodeId, replicas: Sequence[NodeId], hint: NodeId | None
+) -> NodeId | None:
     """Return the node to ask next: who the error names, who we know to lead, or the next replica."""
     if error.reason in LATER:
         return tried
-    for named in (error.metadata.get("leader"), hint):
-        if named and named != tried and named in replicas:
-            return named
-    if not replicas:
-        return None
-    after = replicas.index(tried) + 1 if tried in replicas else 0
-    return replicas[after % len(replicas)]
+    named = error.metadata.get("leader")
+    if named and named != tried and named in replicas:
+        return named
+    return next_replica(kind, seen, tried, replicas, hint) if replicas else None
 
 
 def _pause(
@@ -201,3 +258,6 @@ def _reopen(
 
 SESSIONS_PER_REQUEST_MAX: Final = 8
 """A request that finds so many sessions of the router expired ends with that error."""
+
+PINNED_PAUSES_MAX: Final = 5
+"""A request for one replica alone ends after so many pauses, about a third of a second: that one is gone."""

@@ -1,7 +1,8 @@
 """Where each operation of a batch goes, and how the answers become one (step 2 of a write).
 
 Pure: the split of a decoded batch by partition, the merge of the partitions' responses, and what
-kind of request a batch is. Which attempt follows a failed one is in `kv.router.retry`.
+kind of request a batch is. What levels and options may say is in `kv.router.options`, which replica is asked in
+`kv.router.target`, which attempt follows a failed one in `kv.router.retry`.
 
 A batch whose keys are all in one partition is passed on as the bytes in which it came.
 """
@@ -9,12 +10,14 @@ A batch whose keys are all in one partition is passed on as the bytes in which i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from kv.errors import (
+    OUTCOME_KEY,
     CrossPartition,
     Internal,
     InvalidArgument,
@@ -25,13 +28,25 @@ from kv.errors import (
     to_proto,
 )
 from kv.ids import REQUEST_BYTES_MAX, GroupId, check_request_bytes
+from kv.internal.v1 import pipeline_pb2
+from kv.outcome import OutcomeToken
+from kv.router.options import FANNED_OUT, check_read, check_write, share_of
 from kv.router.ring import Ring
+from kv.router.target import Wish, wish_of
 from kv.v1 import kv_pb2
 
 RESPONSE_BYTES_MAX: Final = REQUEST_BYTES_MAX
 """A merged response is not larger: values beyond it are replaced by an error that asks for smaller batches."""
 
 _READS: Final = frozenset({"get", "range"})
+_SETTLING: Final = frozenset({"open_session", "outcome"})
+_LISTED: Final = frozenset({"get", "put", "delete", "increment", "append", "txn"})
+
+
+_PLAIN_LEVEL_MAX: Final = kv_pb2.READ_LEVEL_LINEARIZABLE
+"""The levels up to this one are the default: the leader answers, whatever the batch holds."""
+
+_LEADER: Final = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +55,35 @@ class Traits:
 
     is_read: bool
     """It changes nothing, so it may be sent again at any time."""
-    stale: bool = False
-    """Any replica may answer it."""
+    level: kv_pb2.ReadLevel.ValueType = kv_pb2.READ_LEVEL_LINEARIZABLE
+    """Of a read; a write is always linearizable."""
+    replicas: int = 0
+    """QUORUM: how many replicas are to answer; 0: a majority."""
+    wish: Wish = _LEADER
+    """Which replica is to serve it."""
     session: int = 0
     """The client's session that protects it against repetition; 0: none."""
-    opens_session: bool = False
-    """It only opens a session: a second one is wasted, not wrong."""
+    sequence: int = 0
+    """Its place in that session."""
+    settles: bool = False
+    """It only opens a session (a second one is wasted, not wrong), or asks for an outcome (a second answer is
+    the first)."""
+    trace: bool = False
+    """It asked for its trace."""
 
     @property
     def repeatable(self) -> bool:
         """Whether a copy of an attempt that may have been applied does no harm."""
-        return self.is_read or self.session != 0 or self.opens_session
+        return self.is_read or self.session != 0 or self.settles
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether one replica alone cannot serve it."""
+        return self.level in FANNED_OUT
+
+
+_PLAIN_READ: Final = Traits(is_read=True)
+"""Of most reads, so that they need no objects of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +127,23 @@ def check_batch(batch: kv_pb2.BatchRequest) -> None:
     """Raise `InvalidArgument` for what is wrong with the batch as a whole, wherever it goes."""
     if not batch.operations:
         raise InvalidArgument("the batch has no operations")
-    if batch.level not in kv_pb2.ReadLevel.values():
-        raise InvalidArgument(f"there is no read level {batch.level}", metadata={"level": batch.level})
+    if batch.level or batch.HasField("read"):
+        check_read(batch.level, batch.read)
+    check_write(batch.write_level)
     if batch.HasField("request_id"):
         _check_request_id(batch.request_id)
+
+
+def is_plain(raw: bytes) -> bool:
+    """Return whether the serialized batch asks for nothing but the defaults, so that nobody need decode it.
+
+    The operations are skipped unread. What does not parse is plain: the replica says what is wrong with it.
+    """
+    try:
+        head = pipeline_pb2.BatchHead.FromString(raw)
+    except DecodeError:
+        return True
+    return 0 <= head.level <= _PLAIN_LEVEL_MAX and not head.read and not head.trace
 
 
 def _check_request_id(request_id: kv_pb2.RequestId) -> None:
@@ -117,11 +163,24 @@ def traits_of(batch: kv_pb2.BatchRequest) -> Traits:
     """Return what kind of request the batch is."""
     kinds = {operation.WhichOneof("operation") for operation in batch.operations}
     is_read = kinds <= _READS
+    if is_read and batch.level <= _PLAIN_LEVEL_MAX and not (batch.HasField("read") or batch.trace):
+        return _PLAIN_READ
+    identity = batch.request_id
+    if not is_read:
+        return Traits(
+            is_read=False,
+            session=identity.session,
+            sequence=identity.sequence,
+            settles=kinds <= _SETTLING,
+            trace=batch.trace,
+        )
+    level = batch.level or kv_pb2.READ_LEVEL_LINEARIZABLE
     return Traits(
-        is_read=is_read,
-        stale=is_read and batch.level == kv_pb2.READ_LEVEL_STALE,
-        session=batch.request_id.session,
-        opens_session=kinds == {"open_session"},
+        is_read=True,
+        level=level,
+        replicas=batch.read.replicas,
+        wish=wish_of(level, batch.read),
+        trace=batch.trace,
     )
 
 
@@ -165,13 +224,27 @@ def _not_one_partition(places: dict[GroupId, list[int]], refused: dict[int, KVEr
     return next(iter(refused.values()))
 
 
+def named_part(batch: kv_pb2.BatchRequest, raw: bytes, partition: GroupId) -> Part:
+    """Return a checked batch, serialized as `raw`, as the share of the one partition that the caller names."""
+    return Part(partition, raw, tuple(range(len(batch.operations))), traits_of(batch))
+
+
 def _part(batch: kv_pb2.BatchRequest, partition: GroupId, positions: Sequence[int]) -> Part:
     """Return the share of one partition, in the batch's order.
 
     The reads of a batch that also writes are linearizable, though their part may only read.
     """
-    level = batch.level if traits_of(batch).is_read else kv_pb2.READ_LEVEL_LINEARIZABLE
-    share = kv_pb2.BatchRequest(operations=[batch.operations[i] for i in positions], level=level)
+    share = kv_pb2.BatchRequest(
+        operations=[batch.operations[i] for i in positions],
+        level=kv_pb2.READ_LEVEL_LINEARIZABLE,
+        write_level=batch.write_level,
+        all_timeout_ms=batch.all_timeout_ms,
+        trace=batch.trace,
+    )
+    if traits_of(batch).is_read:
+        share.level = batch.level
+        if batch.HasField("read"):
+            share.read.CopyFrom(share_of(batch.read, partition))
     return Part(partition, share.SerializeToString(), tuple(positions), traits_of(share))
 
 
@@ -184,6 +257,10 @@ def _partition_of(operation: kv_pb2.Operation, ring: Ring) -> GroupId:
             return ring.partition_of(operation.get.key)
         case "delete":
             return ring.partition_of(operation.delete.key)
+        case "increment":
+            return ring.partition_of(operation.increment.key)
+        case "append":
+            return ring.partition_of(operation.append.key)
         case "txn":
             return _partition_of_txn(operation.txn, ring)
         case None:
@@ -197,7 +274,7 @@ def _partition_of(operation: kv_pb2.Operation, ring: Ring) -> GroupId:
 
 
 def _partition_of_txn(txn: kv_pb2.TxnOperation, ring: Ring) -> GroupId:
-    partitions = {ring.partition_of(key) for key in _txn_keys(txn)}
+    partitions = {ring.partition_of(key) for key in _txn_keys(txn, nested=False)}
     if not partitions:
         raise InvalidArgument("the transaction names no key")
     if len(partitions) > 1:
@@ -208,16 +285,23 @@ def _partition_of_txn(txn: kv_pb2.TxnOperation, ring: Ring) -> GroupId:
     return partitions.pop()
 
 
-def _txn_keys(txn: kv_pb2.TxnOperation) -> Iterable[bytes]:
+def _txn_keys(txn: kv_pb2.TxnOperation, *, nested: bool) -> Iterable[bytes]:
     for compare in txn.compare:
         yield compare.key
     for operations in (txn.then_operations, txn.else_operations):
         for operation in operations:
             kind = operation.WhichOneof("operation")
-            if kind not in ("get", "put", "delete"):
-                raise InvalidArgument("the lists of a transaction hold gets, puts and deletes only")
-            keyed: kv_pb2.GetOperation = getattr(operation, kind)
-            yield keyed.key
+            if kind not in _LISTED:
+                raise InvalidArgument(
+                    "the lists of a transaction hold gets, puts, deletes, increments, appends and transactions"
+                )
+            if kind == "txn" and nested:
+                raise InvalidArgument("a transaction inside a transaction holds no further ones")
+            if kind == "txn":
+                yield from _txn_keys(operation.txn, nested=True)
+            else:
+                keyed: kv_pb2.GetOperation = getattr(operation, kind)
+                yield keyed.key
 
 
 def merge(plan: Plan, outcomes: Sequence[bytes | KVError]) -> bytes:
@@ -228,22 +312,22 @@ def merge(plan: Plan, outcomes: Sequence[bytes | KVError]) -> bytes:
     assert len(outcomes) == len(plan.parts), "every part has one outcome"
     slots: list[kv_pb2.OperationResult | None] = [None] * plan.size
     evidence: list[kv_pb2.Evidence] = []
+    trace: list[kv_pb2.TraceStep] = []
     for position, error in plan.refused.items():
         slots[position] = kv_pb2.OperationResult(error=to_proto(error))
     for part, outcome in zip(plan.parts, outcomes, strict=True):
-        results, proofs = _results_of(part, outcome)
-        evidence.extend(proofs)
-        for position, result in zip(part.positions, results, strict=True):
+        response = _response_of(part, outcome)
+        evidence.extend(response.evidence)
+        trace.extend(response.trace)
+        for position, result in zip(part.positions, response.results, strict=True):
             slots[position] = result
-    results = [slot for slot in slots if slot is not None]
+    results = _bounded([slot for slot in slots if slot is not None])
     assert len(results) == plan.size, "every position has one result"
-    return kv_pb2.BatchResponse(results=_bounded(results), evidence=evidence).SerializeToString()
+    return kv_pb2.BatchResponse(results=results, evidence=evidence, trace=trace).SerializeToString()
 
 
-def _results_of(
-    part: Part, outcome: bytes | KVError
-) -> tuple[list[kv_pb2.OperationResult], list[kv_pb2.Evidence]]:
-    """Return one result for each operation of the part; what another node sent is not taken on trust."""
+def _response_of(part: Part, outcome: bytes | KVError) -> kv_pb2.BatchResponse:
+    """Return a response with one result for each operation of the part; what another node sent is not trusted."""
     if isinstance(outcome, KVError):
         return _failed(part, outcome)
     try:
@@ -254,11 +338,28 @@ def _results_of(
     if answered != asked:
         text = f"partition {part.partition} answered {asked} operations by {answered} results"
         return _failed(part, Internal(text))
-    return list(response.results), list(response.evidence)
+    return response
 
 
-def _failed(part: Part, error: KVError) -> tuple[list[kv_pb2.OperationResult], list[kv_pb2.Evidence]]:
-    return [kv_pb2.OperationResult(error=to_proto(error))] * len(part.positions), []
+def _failed(part: Part, error: KVError) -> kv_pb2.BatchResponse:
+    """Give each operation the error; its outcome, where it can be asked for, under a token of its own."""
+    errors = [error] * len(part.positions)
+    if error.token is not None:
+        whole = OutcomeToken.parse(error.token)  # this router's own
+        errors = [
+            with_token(error, replace(whole, position=position, count=1)) for position in range(len(errors))
+        ]
+    return kv_pb2.BatchResponse(results=[kv_pb2.OperationResult(error=to_proto(each)) for each in errors])
+
+
+def with_token(error: KVError, token: OutcomeToken) -> KVError:
+    """Return the error with the token by which to ask for the outcome; `error` itself may be shared, and stays."""
+    marked = copy(error)
+    # First, because what is beyond METADATA_ITEMS_MAX is dropped from the end.
+    marked.metadata = {OUTCOME_KEY: str(token)} | {
+        k: v for k, v in error.metadata.items() if k != OUTCOME_KEY
+    }
+    return marked
 
 
 def _bounded(results: list[kv_pb2.OperationResult]) -> list[kv_pb2.OperationResult]:
@@ -295,3 +396,21 @@ def single_result(response: kv_pb2.BatchResponse) -> kv_pb2.OperationResult:
 def no_map() -> KVError:
     """Return the error of a node that has not learned the cluster map."""
     return Unavailable("this node has not learned the cluster map yet")
+
+
+def outcome_batch(token: OutcomeToken) -> kv_pb2.BatchRequest:
+    """Return the batch that asks the token's partition for the outcome of its request."""
+    asked = kv_pb2.OutcomeOperation(session=token.session, sequence=token.sequence)
+    return kv_pb2.BatchRequest(operations=[kv_pb2.Operation(outcome=asked)])
+
+
+def cut(results: Sequence[kv_pb2.OperationResult], token: OutcomeToken) -> list[kv_pb2.OperationResult]:
+    """Return what the token names of the results of its request. Raises `InvalidArgument` if they are not there."""
+    end = token.position + token.count if token.count else len(results)
+    if results and not token.position < end <= len(results):
+        raise InvalidArgument(
+            f"the token names operations {token.position} to {end - 1} of a request that had {len(results)}: "
+            "take it whole from the error of the write",
+            metadata={"operations": len(results)},
+        )
+    return list(results[token.position : end])

@@ -8,7 +8,7 @@ that one that does not parse is answered INVALID_ARGUMENT like any other bad req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, TypeAlias, TypeVar, cast
 
@@ -19,12 +19,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from kv.errors import Internal, KVError, Overloaded
+from kv.ids import GroupId
 from kv.internal.v1 import peer_pb2
+from kv.outcome import OutcomeToken
 from kv.router.dispatch import Router
 from kv.router.forward_server import ForwardService
 from kv.router.limits import PUBLIC_MESSAGE_BYTES_MAX
+from kv.router.options import FANNED_OUT
 from kv.router.pipeline import Pipeline, serve_pipeline
-from kv.router.routing import check_batch, single_result
+from kv.router.routing import check_batch, cut, outcome_batch, single_result
 from kv.router.scan import Scan
 from kv.router.streams import Context, abort, parse, stop_tasks
 from kv.telemetry import Metrics
@@ -37,10 +40,23 @@ PEER_SERVICE: Final = "kv.internal.v1.PeerService"
 HEALTH_OF_PARTITION: Final = "kv.partition."
 """Health service name of a partition, followed by its number; "" is the node as a whole."""
 
+ANSWER_MARGIN_MS: Final = 100
+"""A call with a deadline is answered so long before it, or a tenth of it if that is less: a caller whose own
+clock ends the call hears only that."""
+
 _log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q", bound=Message)
-_WriteRequest: TypeAlias = kv_pb2.PutRequest | kv_pb2.DeleteRequest | kv_pb2.TxnRequest
+_WriteRequest: TypeAlias = (
+    kv_pb2.PutRequest
+    | kv_pb2.DeleteRequest
+    | kv_pb2.IncrementRequest
+    | kv_pb2.AppendRequest
+    | kv_pb2.TxnRequest
+)
+_ConditionalRequest: TypeAlias = (
+    kv_pb2.PutRequest | kv_pb2.DeleteRequest | kv_pb2.IncrementRequest | kv_pb2.AppendRequest
+)
 
 
 class RouterServer:
@@ -123,6 +139,9 @@ class RouterServer:
                 "Get": self._unary("Get", kv_pb2.GetRequest, self._get),
                 "Put": self._unary("Put", kv_pb2.PutRequest, self._put),
                 "Delete": self._unary("Delete", kv_pb2.DeleteRequest, self._delete),
+                "Increment": self._unary("Increment", kv_pb2.IncrementRequest, self._increment),
+                "Append": self._unary("Append", kv_pb2.AppendRequest, self._append),
+                "Outcome": self._unary("Outcome", kv_pb2.OutcomeRequest, self._outcome),
                 "Batch": self._unary("Batch", kv_pb2.BatchRequest, self._batch),
                 "Txn": self._unary("Txn", kv_pb2.TxnRequest, self._txn),
                 "Scan": grpc.unary_stream_rpc_method_handler(self._scan),
@@ -168,40 +187,75 @@ class RouterServer:
         await abort(context, error)
 
     def _deadline(self, context: Context) -> float:
+        """Return until when to try: somewhat less than the caller waits, so that it hears the reason and the token."""
         remaining_s = cast("float | None", context.time_remaining())  # None without a deadline
-        return self.router.deadline(0 if remaining_s is None else max(1.0, remaining_s * 1000))
+        if remaining_s is None:
+            return self.router.deadline(0)
+        remaining_ms = max(1.0, remaining_s * 1000)
+        return self.router.deadline(remaining_ms - min(ANSWER_MARGIN_MS, remaining_ms / 10))
 
     # --- KVService --------------------------------------------------------------------------------
 
     async def _one(
-        self, batch: kv_pb2.BatchRequest, deadline: float
-    ) -> tuple[kv_pb2.OperationResult, kv_pb2.Evidence]:
-        """Run a batch of one operation; raise its error."""
+        self, batch: kv_pb2.BatchRequest, deadline: float, *, partition: GroupId = 0
+    ) -> tuple[kv_pb2.OperationResult, Sequence[kv_pb2.Evidence]]:
+        """Run a batch of one operation, by its key or in the partition; raise its error."""
         check_batch(batch)
-        response = kv_pb2.BatchResponse.FromString(await self.router.request(batch, deadline))
-        result = single_result(response)
-        return result, response.evidence[0] if response.evidence else kv_pb2.Evidence()
+        raw = await self.router.request(batch, deadline, partition=partition)
+        response = kv_pb2.BatchResponse.FromString(raw)
+        return single_result(response), response.evidence or (kv_pb2.Evidence(),)
 
     async def _get(self, request: kv_pb2.GetRequest, deadline: float) -> kv_pb2.GetResponse:
         operation = kv_pb2.Operation(get=kv_pb2.GetOperation(key=request.key))
-        batch = kv_pb2.BatchRequest(operations=[operation], level=request.level)
+        read = request.read if request.HasField("read") else None
+        batch = kv_pb2.BatchRequest(operations=[operation], level=request.level, read=read)
         result, evidence = await self._one(batch, deadline)
         item = result.get.item if result.get.HasField("item") else None
-        return kv_pb2.GetResponse(evidence=evidence, item=item)
+        answers = evidence if request.level in FANNED_OUT else ()
+        return kv_pb2.GetResponse(evidence=evidence[0], item=item, answers=answers)
 
     async def _put(self, request: kv_pb2.PutRequest, deadline: float) -> kv_pb2.PutResponse:
-        condition = request.condition if request.HasField("condition") else None
-        put = kv_pb2.PutOperation(key=request.key, value=request.value, condition=condition)
+        put = kv_pb2.PutOperation(
+            key=request.key,
+            value=request.value,
+            condition=_condition(request),
+            return_previous=request.return_previous,
+        )
         result, evidence = await self._one(_write(request, kv_pb2.Operation(put=put)), deadline)
         done = result.put
-        return kv_pb2.PutResponse(evidence=evidence, revision=done.revision, version=done.version)
+        previous = done.previous if done.HasField("previous") else None
+        return kv_pb2.PutResponse(
+            evidence=evidence[0], revision=done.revision, version=done.version, previous=previous
+        )
 
     async def _delete(self, request: kv_pb2.DeleteRequest, deadline: float) -> kv_pb2.DeleteResponse:
-        condition = request.condition if request.HasField("condition") else None
-        delete = kv_pb2.DeleteOperation(key=request.key, condition=condition)
+        delete = kv_pb2.DeleteOperation(
+            key=request.key, condition=_condition(request), return_previous=request.return_previous
+        )
         result, evidence = await self._one(_write(request, kv_pb2.Operation(delete=delete)), deadline)
         done = result.delete
-        return kv_pb2.DeleteResponse(evidence=evidence, deleted=done.deleted, revision=done.revision)
+        previous = done.previous if done.HasField("previous") else None
+        return kv_pb2.DeleteResponse(
+            evidence=evidence[0], deleted=done.deleted, revision=done.revision, previous=previous
+        )
+
+    async def _increment(self, request: kv_pb2.IncrementRequest, deadline: float) -> kv_pb2.IncrementResponse:
+        increment = kv_pb2.IncrementOperation(
+            key=request.key, delta=request.delta, condition=_condition(request)
+        )
+        result, evidence = await self._one(_write(request, kv_pb2.Operation(increment=increment)), deadline)
+        done = result.increment
+        return kv_pb2.IncrementResponse(
+            evidence=evidence[0], value=done.value, revision=done.revision, version=done.version
+        )
+
+    async def _append(self, request: kv_pb2.AppendRequest, deadline: float) -> kv_pb2.AppendResponse:
+        append = kv_pb2.AppendOperation(key=request.key, value=request.value, condition=_condition(request))
+        result, evidence = await self._one(_write(request, kv_pb2.Operation(append=append)), deadline)
+        done = result.append
+        return kv_pb2.AppendResponse(
+            evidence=evidence[0], length=done.length, revision=done.revision, version=done.version
+        )
 
     async def _txn(self, request: kv_pb2.TxnRequest, deadline: float) -> kv_pb2.TxnResponse:
         txn = kv_pb2.TxnOperation(
@@ -212,7 +266,15 @@ class RouterServer:
         result, evidence = await self._one(_write(request, kv_pb2.Operation(txn=txn)), deadline)
         done = result.txn
         return kv_pb2.TxnResponse(
-            evidence=evidence, succeeded=done.succeeded, revision=done.revision, results=done.results
+            evidence=evidence[0], succeeded=done.succeeded, revision=done.revision, results=done.results
+        )
+
+    async def _outcome(self, request: kv_pb2.OutcomeRequest, deadline: float) -> kv_pb2.OutcomeResponse:
+        token = OutcomeToken.parse(request.token)
+        result, evidence = await self._one(outcome_batch(token), deadline, partition=token.partition)
+        done = result.outcome
+        return kv_pb2.OutcomeResponse(
+            evidence=evidence[0], outcome=done.outcome, results=cut(done.results, token)
         )
 
     async def _batch(self, request: kv_pb2.BatchRequest, deadline: float) -> bytes:
@@ -266,7 +328,15 @@ class RouterServer:
         return await self.router.cluster.content_hash(request.partition)
 
 
+def _condition(request: _ConditionalRequest) -> kv_pb2.Condition | None:
+    return request.condition if request.HasField("condition") else None
+
+
 def _write(request: _WriteRequest, operation: kv_pb2.Operation) -> kv_pb2.BatchRequest:
-    """Return the batch of one write, with the request id of `request` (any of the writing requests)."""
-    request_id = request.request_id if request.HasField("request_id") else None
-    return kv_pb2.BatchRequest(operations=[operation], request_id=request_id)
+    """Return the batch of one write, with the request id and the level of `request`."""
+    return kv_pb2.BatchRequest(
+        operations=[operation],
+        request_id=request.request_id if request.HasField("request_id") else None,
+        write_level=request.write_level,
+        all_timeout_ms=request.all_timeout_ms,
+    )

@@ -22,7 +22,7 @@ OPEN_SESSION: Final = kv_pb2.BatchRequest(
 ).SerializeToString()
 """The batch that opens a session."""
 
-OPENS_SESSION: Final = Traits(is_read=False, opens_session=True)
+OPENS_SESSION: Final = Traits(is_read=False, settles=True)
 """What kind of request `OPEN_SESSION` is."""
 
 SEQUENCE_SPAN_MAX: Final = 1024
@@ -96,6 +96,19 @@ class SessionDesks(Generic[W]):
         write.session = None
         if desk is not None:
             self._drain(desk)
+
+    def set_aside(self, partition: GroupId, write: W) -> None:
+        """End a write whose outcome is unknown: its sequence is never acknowledged.
+
+        Somebody may ask what became of it, and the partition forgets what is acknowledged. So its session is
+        not the current one any more: what is in flight there ends there, and the next write takes another.
+        """
+        if write.session is None:
+            return
+        desk = self._desk(partition)
+        desk.slot.set_aside(write.session, write.sequence)
+        write.session = None
+        self._drain(desk)
 
     def expired(self, partition: GroupId, session: Session) -> None:
         """Note that the partition does not know the session any more."""

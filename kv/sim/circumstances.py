@@ -6,14 +6,15 @@ family (`Setup.mixes`), or only times and choices where a schedule is given. Sce
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from kv.sim.levels import SIDE_BY_SIDE
 from kv.sim.scripted import Scene
 from kv.sim.setup import Setup
 from kv.sim.workload import Pace
-from kv.sim.world import World
+from kv.sim.world import Task, World
 
 Watch = Callable[[], Callable[[World], None]]
 """Makes, for one run, what looks at the world each simulated second."""
@@ -30,6 +31,8 @@ class Hunt:
     """Drawn from the seed if None."""
     scene: Scene | None = None
     watch: Watch | None = None
+    work: Callable[[World], Sequence[Task]] | None = None
+    """The tasks of the clients; the usual ones if None."""
 
 
 DENSE: Final = Setup(
@@ -134,8 +137,8 @@ OLD_REPLIES: Final = _again(
 2.5 cut leader:1>n1
 2.5 cut leader:1>n2
 2.5 cut leader:1>n3
+2.5 cut c1-leader:1
 2.5 cut c2-leader:1
-2.5 cut c3-leader:1
 6 heal *
 6.1 clock_rate n1 rate=1
 6.1 clock_rate n2 rate=1
@@ -169,20 +172,65 @@ UNHEARD: Final = _again(
     """0 cut n1>leader:1
 0 cut n2>leader:1
 0 cut n3>leader:1
-2.2 heal *""",
+0.72 heal *""",
+    4,
+    3,
+    10,
+)
+"""What the leader sends arrives, what it is answered does not: it steps down, and all that is committed.
+
+It is heard again before there is another leader: whoever asks then is refused everywhere, definitely.
+"""
+NO_ANSWER: Final = _again(
+    """0 cut c1-leader:1
+0 cut c2-leader:1
+0 cut c3-leader:1
+0.5 cut leader:1>follower:1
+5.5 heal *""",
+    4,
+    6.5,
+    5,
+)
+"""Clients reach the leader by way of followers: what one forwards is applied, the answers are lost, then the connection."""
+
+
+CLINGING: Final = SIDE_BY_SIDE.but(limits={"leader_fallback_ms": 60_000})
+"""A leader that nobody answers goes on: a lease must end by itself, and not because its leader steps down."""
+CUT_OFF: Final = _again(
+    """0 partition leader:1,c2,c5/*
+3 heal *""",
     4,
     5,
-    6,
-)
-"""What the leader sends arrives, what it is answered does not: it steps down, and all that is committed."""
-NO_ANSWER: Final = _again(
-    """0 cut leader:1>follower:1
-5 heal *""",
-    4,
-    7,
     4,
 )
-"""What a follower forwards arrives and is applied, the answers are lost, and then the connection is."""
+"""A leader is cut off together with a client that reads by LEASE (`readers_and_writers`)."""
+WILD: Final = SIDE_BY_SIDE.but(sober_clocks=False)
+"""c3 reads LINEARIZABLE all the time (`readers_and_writers`), and nobody reads by LEASE."""
+LEVELS: Final = SIDE_BY_SIDE.but(mixes=("network",))
+AGED: Final = _again(
+    """0 slow leader:1>follower:1 seconds=0.4
+3 heal *""",
+    4,
+    4,
+    5,
+)
+"""What a leader sends to one of its followers, entries and answers alike, takes long."""
+APART: Final = _again(
+    """0 partition follower:1,c7/*
+3 heal *""",
+    4,
+    4,
+    5,
+)
+"""A follower is cut off together with the client that reads by BOUNDED (`readers_and_writers`)."""
+PAGES: Final = DENSE.but(
+    duration_s=20.0,
+    pace=Pace(think_mean_s=0.05, tasks=4),
+    limits={"scan_page_items": 2, "pending_requests_max": 4096},
+)
+"""A scan has many pages, and much is written meanwhile."""
+SCANS: Final = "10 calm *"
+"""No fault is needed."""
 
 
 def undisturbed() -> Callable[[World], None]:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Final
 
 from kv.sim.faults import parse_schedule
-from kv.sim.mutants import Mutation
+from kv.sim.mutation import Mutation
 from kv.sim.scripted import Stage
 from kv.sim.world import Report, World
 
@@ -85,6 +85,7 @@ def run(mutant: Mutation, seed: int, *, stop: Callable[[], bool] = lambda: False
                 schedule=None if text is None else parse_schedule(text),
                 mutant=mutant if stage is None else stage,
                 on_look=look,
+                work=how.work,
             ).run()
     finally:
         gc.collect()
@@ -157,14 +158,14 @@ INTRODUCTION: Final = """\
 # Mutants
 
 A simulator that finds nothing proves nothing until it is shown that it would find something. Each of these
-{count} builds leaves out one safety rule of the guard (`kv/raft/DESIGN.md`) or one duty of the write path; in
-all else it is the code that ships. `kv sim --mutant NAME` hunts one and exits with 0 when a property was
+{count} builds leaves out one safety rule of the guard (`kv/raft/DESIGN.md`) or one duty of the paths of writes, reads and
+outcome queries; in all else it is the code that ships. `kv sim --mutant NAME` hunts one and exits with 0 when a property was
 violated, `kv sim --list-mutants` names them. This page is written by `kv sim --mutant-table FILE`:
 {runs} hunts for each, from different seeds, 300 seconds at most each. Seconds are of wall time on a shared machine.
 
-- `random`: the faults are drawn from the seed, in circumstances that suit the mutant (`kv/sim/mutants.py`).
+- `random`: the faults are drawn from the seed, in circumstances that suit the mutant (`kv/sim/mutants.py`, `kv/sim/level_mutants.py`).
 - `scripted`: a given schedule of faults (the seed still draws delays, clients and limits), or a scene in which each
-  Raft message is let go by hand (`kv/sim/scripted.py`), because drawn faults would find it late or hardly ever.
+  Raft message is let go by hand (`kv/sim/scripted.py`, `kv/sim/read_scenes.py`), because drawn faults would find it late or hardly ever.
   The same scripts end well with all rules in force (`tests/sim/test_mutants.py`). The judges are those of every run.
 - `liveness`: nothing wrong is ever answered; what is lost is calm or progress.
 """
@@ -172,16 +173,16 @@ violated, `kv sim --list-mutants` names them. This page is written by `kv sim --
 CLOSING: Final = """
 ## Rules without a mutant
 
-- Rule 16 (`sticky_leader`), rule 18 (`send_once`), rule 19 (`snapshot_heartbeats`) and rule 20 are for calm and
-  cost, not for safety: a vote that a live leader's follower gives needs a log that is as good, as any vote does; an
+- Rule 18 (`send_once`), rule 19 (`snapshot_heartbeats`) and rule 20 are for calm and cost, not for safety: an
   entry that is sent twice meets rule 3; a follower that hears nothing while a snapshot travels stands for election,
   which pre-vote answers.
 - Rule 17 (`hints`) is for speed here. Without it the guard repairs a log one entry for each round trip (the core
   alone: one for each heartbeat), and a replica has no more entries that conflict than its partition has commands in
   flight. A hunt of a minute for what it would break found nothing; `tests/raft/test_calm_rules.py` shows the speed.
-- A read waits until its index is applied (part of rule 14). A leader applies what is committed in the same turn (256
-  entries at most), and the round that confirms it takes longer, so the wait is not seen: a hunt of a minute found
-  nothing. It is needed where more than that is committed at once; the replica asserts it.
+- On a leader a read waits until its index is applied (part of rule 14). A leader applies what is committed in the same
+  turn (256 entries at most), and the round that confirms it takes longer, so the wait is not seen: a hunt of a minute
+  found nothing. It is needed where more than that is committed at once; the replica asserts it. On a follower the
+  same wait is seen: `follower-read-before-applied`.
 - Rule 13 (`entry_limits`) keeps what correct replicas never send out of the core. No schedule of faults makes a
   correct replica send it; `tests/raft/test_rules.py` and the fuzz targets do.
 - Rule 12 (nothing raises into the core) has no switch: it is where the errors of every other mutant end, as
@@ -189,7 +190,13 @@ CLOSING: Final = """
 - Appends wait for the term and vote of their sender (part of rule 7). The vote requests that won the election
   waited for the same record, so no leader can send an append before it: the wait costs nothing and is kept as a
   second lock. It is not needed for safety.
-- A lease longer than the election timeout: there is no lease yet.
+- A SESSION read is checked twice: the replica waits for the index that it was sent, and the client refuses an answer from
+  before it. `session-token-ignored` asks the replica without our client; `session-forgets` takes both checks away,
+  because the client does not know the index then.
+- A proof that rests on a lease is not kept as a proof of age. While clocks keep to their assumption it would be true
+  all the same, so no run can tell; that the evidence of such reads says LEASE is judged (`evidence-is-true`).
+- Leadership transfer does not exist yet. A vote that a leader asks for passes rules 16 and 23, and nobody sends
+  one yet.
 
 ## What the names mean
 

@@ -24,45 +24,41 @@ class Stuck(Exception):
 
 
 class Timer:
-    """What `call_soon` and `call_at` return: as much of `asyncio.TimerHandle` as is used."""
+    """What `call_soon` and `call_at` return: as much of `asyncio.TimerHandle` as is used.
 
-    __slots__ = ("_args", "_callback", "_context", "_when")
+    The loop reads the fields: a method for each callback would be felt.
+    """
+
+    __slots__ = ("_when", "args", "callback", "context")
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[object, ...], context: Context | None, when: float
     ) -> None:
-        self._callback: Callable[..., object] | None = callback
-        self._args, self._context, self._when = args, context, when
+        self.callback: Callable[..., object] | None = callback
+        self.args, self.context, self._when = args, context, when
 
     def cancel(self) -> None:
         """Do not call any more."""
-        self._callback, self._args = None, ()
+        self.callback, self.args = None, ()
 
     def cancelled(self) -> bool:
         """Whether it was cancelled (or has run)."""
-        return self._callback is None
+        return self.callback is None
 
     def when(self) -> float:
         """The time for which it is set."""
         return self._when
 
-    def run(self) -> None:
-        """Call, unless cancelled."""
-        callback = self._callback
-        if callback is None:
-            return
-        if self._context is None:
-            callback(*self._args)
-        else:
-            self._context.run(callback, *self._args)
-
 
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs coroutines and callbacks in virtual time; seconds, from 0."""
 
+    _stopping: bool
+
     def __init__(self) -> None:
         super().__init__()
-        self._now = 0.0
+        self.now_s = 0.0
+        """What `time` tells, for those who ask often."""
         self._order = 0
         self._timers: list[tuple[float, int, Timer]] = []
         self._soon: deque[Timer] = deque()
@@ -71,13 +67,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Virtual seconds since the start."""
-        return self._now
+        return self.now_s
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Timer:
         """Run the callback after what is ready now."""
-        timer = Timer(callback, args, context, self._now)
+        timer = Timer(callback, args, context, self.now_s)
         self._soon.append(timer)
         return timer
 
@@ -85,15 +81,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Timer:
         """Run the callback after a delay in virtual seconds."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        self._order = order = self._order + 1
+        when = self.now_s + delay
+        timer = Timer(callback, args, context, when)
+        heappush(self._timers, (when, order, timer))
+        return timer
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Timer:
         """Run the callback at a time; ties in the order of the calls."""
-        self._order += 1
+        self._order = order = self._order + 1
         timer = Timer(callback, args, context, when)
-        heappush(self._timers, (when, self._order, timer))
+        heappush(self._timers, (when, order, timer))
         return timer
 
     def run_in_executor(self, _executor: object, func: Callable[..., T], *args: object) -> asyncio.Future[T]:
@@ -106,24 +106,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return future
 
     def _run_once(self) -> None:
-        """One callback, or a step of the clock. The base class calls this until the loop is stopped."""
-        soon = self._soon
-        if not soon:
-            timers = self._timers
-            while timers and timers[0][2].cancelled():
-                heappop(timers)
-            if not timers:
-                raise Stuck("nothing will ever happen again")
+        """Callbacks and steps of the clock until the loop is stopped, which the base class then finds."""
+        soon, next_call = self._soon, self._soon.popleft
+        while True:
+            if not soon:
+                self._step()
+            for _ in range(len(soon)):
+                timer = next_call()
+                callback, context = timer.callback, timer.context
+                if callback is None:  # cancelled
+                    continue
+                try:
+                    if context is None:
+                        callback(*timer.args)
+                    else:
+                        context.run(callback, *timer.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as the base class does
+                    self.call_exception_handler({"message": "a callback failed", "exception": error})
+            if self._stopping:
+                return
+
+    def _step(self) -> None:
+        """The clock goes to the next timer."""
+        timers = self._timers
+        while timers:
             when, _, timer = heappop(timers)
-            self._now = max(when, self._now)
-            soon.append(timer)
-        for _ in range(len(soon)):
-            try:
-                soon.popleft().run()
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - as the base class does
-                self.call_exception_handler({"message": "a callback failed", "exception": error})
+            if timer.callback is None:  # cancelled
+                continue
+            self.now_s = max(when, self.now_s)
+            self._soon.append(timer)
+            return
+        raise Stuck("nothing will ever happen again")
 
     def _process_events(self, event_list: list[object]) -> None:
         assert not event_list

@@ -7,17 +7,23 @@ the whole history of each key, so that a read at any index can be judged later.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TypeAlias
 
 from kv.internal.v1 import log_pb2
 from kv.v1 import kv_pb2
 
 FIRST_INDEX = 3
 """A group starts from an empty snapshot at index 2."""
+VALUE_BYTES_MAX = 1 << 20
+INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
+"""What an increment takes for a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,10 @@ class Version:
     version: int = 0
 
 
+Conditional: TypeAlias = (
+    kv_pb2.PutOperation | kv_pb2.DeleteOperation | kv_pb2.IncrementOperation | kv_pb2.AppendOperation
+)
+
 NOTHING = Version(0, None)
 _index_of = attrgetter("index")
 
@@ -39,6 +49,8 @@ class _Session:
     used_ms: int
     acknowledged: int = 0
     applied: set[int] = field(default_factory=set)
+    fenced: set[int] = field(default_factory=set)
+    """Sequences that an outcome query has declared not applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,10 @@ class Written:
     index: int
     key: bytes
     version: int
+
+
+class Impossible(Exception):
+    """An operation that cannot be done: its transaction is not, as a whole."""
 
 
 class DoublyApplied(Exception):
@@ -69,8 +85,12 @@ class Model:
         self.history: dict[bytes, list[Version]] = {}
         self.written: dict[bytes, Written] = {}
         self.deletes: dict[tuple[int, bytes], list[bool]] = {}
-        self.operations = self.repetitions = self.expired = 0
+        self.appended: dict[bytes, Written] = {}
+        """By the bytes that an append added, which each append of a run has of its own."""
+        self.operations = self.repetitions = self.expired = self.refused = 0
         self._time_ms = 0
+        self._undo: list[Callable[[], object]] | None = None
+        """How to take back what the present transaction did; None outside of one."""
         self._sessions: OrderedDict[int, _Session] = OrderedDict()
 
     @property
@@ -139,11 +159,30 @@ class Model:
         if request.sequence in session.applied or request.sequence <= session.acknowledged:
             self.repetitions += 1
             return False
+        if request.sequence in session.fenced:
+            self.refused += 1
+            return False
         session.applied.add(request.sequence)
         return True
 
     def _operation(self, operation: kv_pb2.Operation, stamp: int) -> None:
         self.operations += 1
+        match operation.WhichOneof("operation"):
+            case "open_session":
+                self._sessions[stamp] = _Session(self._time_ms)
+                while len(self._sessions) > self._sessions_max:
+                    self._sessions.popitem(last=False)
+            case "outcome":
+                self._outcome(operation.outcome)
+            case "txn":
+                with suppress(Impossible):
+                    self._txn(operation.txn)
+            case _:
+                with suppress(Impossible):
+                    self._write(operation)
+
+    def _write(self, operation: kv_pb2.Operation) -> None:
+        """Any operation on one key. Raises `Impossible`, having changed nothing."""
         match operation.WhichOneof("operation"):
             case "put":
                 if self._allows(operation.put.key, operation.put):
@@ -151,22 +190,29 @@ class Model:
             case "delete":
                 if self._allows(operation.delete.key, operation.delete):
                     self._delete(operation.delete.key)
-            case "txn":
-                self._txn(operation.txn, stamp)
-            case "open_session":
-                self._sessions[stamp] = _Session(self._time_ms)
-                while len(self._sessions) > self._sessions_max:
-                    self._sessions.popitem(last=False)
+            case "increment":
+                if self._allows(operation.increment.key, operation.increment):
+                    self._increment(operation.increment.key, operation.increment.delta)
+            case "append":
+                if self._allows(operation.append.key, operation.append):
+                    self._append(operation.append.key, operation.append.value)
             case "get":
                 pass
             case other:
                 raise AssertionError(f"the log holds an operation {other}")
 
+    def _outcome(self, asked: kv_pb2.OutcomeOperation) -> None:
+        """Whoever asks what became of a request decides it: what was not applied never will be."""
+        session = self._sessions.get(asked.session)
+        if session is None or asked.sequence in session.applied or asked.sequence <= session.acknowledged:
+            return
+        session.fenced.add(asked.sequence)
+
     def _now(self, key: bytes) -> Version:
         versions = self.history.get(key)
         return versions[-1] if versions else NOTHING
 
-    def _allows(self, key: bytes, write: kv_pb2.PutOperation | kv_pb2.DeleteOperation) -> bool:
+    def _allows(self, key: bytes, write: Conditional) -> bool:
         if not write.HasField("condition"):
             return True
         now, condition = self._now(key), write.condition
@@ -183,28 +229,78 @@ class Model:
                 raise AssertionError(f"the log holds a condition {other}")
 
     def _put(self, key: bytes, value: bytes) -> None:
+        self._once(self.written, value, key, self._store(key, value))
+
+    def _store(self, key: bytes, value: bytes) -> int:
+        """Give the key a value; return its version."""
         now = self._now(key)
         created, count = (self.index, 1) if now.value is None else (now.created, now.version + 1)
-        self.history.setdefault(key, []).append(Version(self.index, value, created, count))
-        before = self.written.get(value)
+        self._add(key, Version(self.index, value, created, count))
+        return count
+
+    def _add(self, key: bytes, version: Version) -> None:
+        versions = self.history.setdefault(key, [])
+        versions.append(version)
+        if self._undo is not None:
+            self._undo.append(versions.pop)
+
+    def _once(self, seen: dict[bytes, Written], what: bytes, key: bytes, version: int) -> None:
+        """Note a value, or an appended piece, that is written once in a run."""
+        before = seen.get(what)
         if before is not None:
             raise DoublyApplied(
-                f"{value!r} was written to {before.key!r} at {before.index} and to {key!r} at {self.index}"
+                f"{what!r} was written to {before.key!r} at {before.index} and to {key!r} at {self.index}"
             )
-        self.written[value] = Written(self.index, key, count)
-        if value in self._forbidden:
-            raise ForbiddenApplied(f"{value!r} was written at {self.index}; {self._forbidden[value]}")
+        seen[what] = Written(self.index, key, version)
+        if self._undo is not None:
+            self._undo.append(lambda: seen.pop(what))
+        if what in self._forbidden:
+            raise ForbiddenApplied(f"{what!r} was written at {self.index}; {self._forbidden[what]}")
+
+    def _increment(self, key: bytes, delta: int) -> None:
+        now = self._now(key).value
+        if now is not None and not INTEGER.fullmatch(now):
+            raise Impossible
+        total = int(now or b"0") + delta
+        if not -(1 << 63) <= int(now or b"0") < 1 << 63 or not -(1 << 63) <= total < 1 << 63:
+            raise Impossible
+        self._store(key, b"%d" % total)
+
+    def _append(self, key: bytes, piece: bytes) -> None:
+        whole = (self._now(key).value or b"") + piece
+        if len(whole) > VALUE_BYTES_MAX:
+            raise Impossible
+        self._once(self.appended, piece, key, self._store(key, whole))
 
     def _delete(self, key: bytes) -> None:
         existed = self._now(key).value is not None
-        self.deletes.setdefault((self.index, key), []).append(existed)
+        told = self.deletes.setdefault((self.index, key), [])
+        told.append(existed)
+        if self._undo is not None:
+            self._undo.append(told.pop)
         if existed:
-            self.history[key].append(Version(self.index, None))
+            self._add(key, Version(self.index, None))
 
-    def _txn(self, txn: kv_pb2.TxnOperation, stamp: int) -> None:
+    def _txn(self, txn: kv_pb2.TxnOperation) -> None:
+        """All or nothing: what one operation makes impossible is undone for all."""
+        self._undo = []
+        try:
+            self._branch(txn)
+        except Impossible:
+            for step in reversed(self._undo):
+                step()
+            raise
+        finally:
+            self._undo = None
+
+    def _branch(self, txn: kv_pb2.TxnOperation) -> None:
         holds = all(self._compare(compare) for compare in txn.compare)
         for operation in txn.then_operations if holds else txn.else_operations:
-            self._operation(operation, stamp)
+            self.operations += 1
+            if operation.WhichOneof("operation") == "txn":
+                self._branch(operation.txn)
+            else:
+                self._write(operation)
 
     def _compare(self, compare: kv_pb2.Compare) -> bool:
         now = self._now(compare.key)

@@ -1,24 +1,16 @@
 """The mutants: builds of the store with one safety rule or one duty left out, by name.
 
-Here live the registry and what each mutant is: what it breaks, which property should notice, and the
-circumstances in which it is hunted. What it does to production objects is in `kv.sim.mutations`,
-the scripts are in `kv.sim.scripted`, the hunt is in `kv.sim.hunt`.
-
-A mutant is a `kv.sim.world.Mutant`. Kinds: `random` (faults drawn from the seed find it), `scripted` (a
-given schedule of faults, or a scene, because drawn faults find it late or hardly ever), `liveness` (nothing
-wrong is ever answered; what is lost is calm or progress).
+Here live the registry and the mutants of the log, the state and the answers to writes; those of read levels, outcomes
+and write levels are in `kv.sim.level_mutants`. Each says what it breaks, which property should notice, and in which
+circumstances it is hunted. What it does to production objects is in `kv.sim.mutations`, the scripts are
+in `kv.sim.scripted`, the hunt is in `kv.sim.hunt`, the form of an entry in `kv.sim.mutation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from kv.errors import InvalidArgument
-from kv.raft.group import Group
-from kv.raft.guard import Rules
 from kv.sim import mutations as do
 from kv.sim import scripted as play
 from kv.sim.circumstances import (
@@ -42,49 +34,13 @@ from kv.sim.circumstances import (
     SMALL_LOGS,
     SNAPSHOTS,
     UNHEARD,
+    WILD,
     Hunt,
     undisturbed,
 )
-from kv.sim.node import SimNode
-
-Kind = Literal["random", "scripted", "liveness"]
-
-
-def _leave(_: SimNode) -> None:
-    """Nothing is wrong with the process."""
-
-
-def _leave_group(_: SimNode, __: Group) -> None:
-    """Nothing is wrong with the replica."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """One mutant; implements `kv.sim.world.Mutant`."""
-
-    name: str
-    breaks: str
-    expected: tuple[str, ...]
-    kind: Kind
-    hunt: Hunt
-    rules: Rules = field(default_factory=Rules)
-    on_start: Callable[[SimNode], None] = _leave
-    on_group: do.GroupPatch = _leave_group
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Held while a run lasts: for what can be replaced in a module only."""
-
-    def started(self, node: SimNode) -> None:
-        """See `kv.sim.world.Mutant`."""
-        self.on_start(node)
-
-    def group_started(self, node: SimNode, group: Group) -> None:
-        """See `kv.sim.world.Mutant`."""
-        self.on_group(node, group)
-
-
-def _without(**rules: bool) -> Rules:
-    return Rules(**rules)
-
+from kv.sim.level_mutants import LEVEL_MUTANTS
+from kv.sim.levels import readers_and_writers
+from kv.sim.mutation import Mutation, without
 
 _SAFE_LOG: Final = ("committed-entries-never-change", "leader-completeness", "durable-quorum", "log-matching")
 _RAFT: Final[tuple[Mutation, ...]] = (
@@ -102,7 +58,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("durable-quorum",),
         "random",
         Hunt(DISK),
-        rules=_without(durable_self=False),
+        rules=without(durable_self=False),
     ),
     Mutation(
         "vote-before-sync",
@@ -118,7 +74,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("durable-quorum",),
         "scripted",
         Hunt(play.FIVE, scene=play.late_acknowledgements),
-        rules=_without(current_acks=False),
+        rules=without(current_acks=False),
     ),
     Mutation(
         "votes-twice",
@@ -126,7 +82,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("one-leader-per-term",),
         "scripted",
         Hunt(play.FIVE, scene=play.doubled_votes),
-        rules=_without(votes_by_member=False),
+        rules=without(votes_by_member=False),
     ),
     Mutation(
         "vote-of-another-epoch",
@@ -134,7 +90,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("one-leader-per-term",),
         "scripted",
         Hunt(play.SETUP, scene=play.vote_of_another_epoch),
-        rules=_without(envelope=False),
+        rules=without(envelope=False),
     ),
     Mutation(
         "vote-for-any-log",
@@ -150,7 +106,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         _SAFE_LOG,
         "random",
         Hunt(LOSSY),
-        rules=_without(keep_agreed=False),
+        rules=without(keep_agreed=False),
     ),
     Mutation(
         "commit-unproved",
@@ -158,7 +114,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("committed-entries-never-change", "durable-quorum"),
         "scripted",
         Hunt(play.SETUP, scene=play.unproved_tail),
-        rules=_without(proved_commit=False),
+        rules=without(proved_commit=False),
     ),
     Mutation(
         "trust-stored-commit",
@@ -174,7 +130,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("no-replica-stops", "applied-in-order"),
         "scripted",
         Hunt(play.SETUP, scene=play.late_snapshot),
-        rules=_without(snapshot_guard=False),
+        rules=without(snapshot_guard=False),
     ),
     Mutation(
         "compact-above-checkpoint",
@@ -182,7 +138,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("no-replica-stops", "durable-state-survives"),
         "random",
         Hunt(CRASHES),
-        rules=_without(compact_below_checkpoint=False),
+        rules=without(compact_below_checkpoint=False),
         on_group=do.compacted_when_applied,
     ),
     Mutation(
@@ -191,7 +147,7 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("linearizable",),
         "scripted",
         Hunt(MANY, DEPOSED),
-        rules=_without(confirm_reads=False),
+        rules=without(confirm_reads=False),
     ),
     Mutation(
         "read-before-own-commit",
@@ -199,14 +155,14 @@ _RAFT: Final[tuple[Mutation, ...]] = (
         ("linearizable",),
         "scripted",
         Hunt(BUSY, SLOW_START),
-        rules=_without(reads_after_own_commit=False),
+        rules=without(reads_after_own_commit=False),
     ),
     Mutation(
         "old-confirmations",
         "a reply to a probe from before the read confirms the read (rule 14)",
-        ("linearizable",),
+        ("linearizable", "evidence-is-true"),
         "scripted",
-        Hunt(MANY, OLD_REPLIES),
+        Hunt(WILD, OLD_REPLIES, work=readers_and_writers),
         on_group=do.old_confirmations_count,
     ),
 )
@@ -261,7 +217,13 @@ _STATE: Final[tuple[Mutation, ...]] = (
     Mutation(
         "retry-applied-twice",
         "a request that is sent again is applied again",
-        ("exactly-once", "equal-content", "acknowledged-writes-survive"),
+        (
+            "exactly-once",
+            "equal-content",
+            "acknowledged-writes-survive",
+            "scans-read-one-index",
+            "stale-reads-are-real",
+        ),
         "random",
         Hunt(DENSE),
         on_group=do.retry_applied_twice,
@@ -285,7 +247,7 @@ _STATE: Final[tuple[Mutation, ...]] = (
     Mutation(
         "checkpoint-without-index",
         "a checkpoint does not move the applied index: entries are applied again after a crash",
-        ("equal-content", "no-replica-stops"),
+        ("equal-content", "no-replica-stops", "durable-state-survives", "durable-state-never-goes-back"),
         "random",
         Hunt(CRASHES.but(limits=LONG_LOGS)),
         on_group=do.checkpoint_without_index,
@@ -296,13 +258,13 @@ _STATE: Final[tuple[Mutation, ...]] = (
         ("no-replica-stops",),
         "scripted",
         Hunt(BUSY.but(limits=SMALL_LOGS), SLOW_FOLLOWER),
-        rules=_without(apply_durable=False),
+        rules=without(apply_durable=False),
         on_group=do.checkpoint_ahead_of_log,
     ),
     Mutation(
         "session-expiry-by-wall-clock",
         "each replica expires sessions by its own clock",
-        ("equal-content",),
+        ("equal-content", "stale-reads-are-real", "scans-read-one-index", "linearizable"),
         "random",
         Hunt(DENSE.but(mixes=("clock", "network"), limits={"session_ttl_s": 5})),
         on_group=do.sessions_expire_by_wall_clock,
@@ -367,7 +329,7 @@ _CALM: Final[tuple[Mutation, ...]] = (
         ("undisturbed-leader",),
         "liveness",
         Hunt(DENSE, RETURN, watch=undisturbed),
-        rules=_without(pre_vote=False),
+        rules=without(pre_vote=False),
     ),
     Mutation(
         "no-stale-answer",
@@ -375,11 +337,11 @@ _CALM: Final[tuple[Mutation, ...]] = (
         ("progress",),
         "liveness",
         Hunt(play.SETUP, scene=play.candidate_ahead),
-        rules=_without(terms=False),
+        rules=without(terms=False),
     ),
 )
 
-MUTANTS: Final[tuple[Mutation, ...]] = (*_RAFT, *_LOG, *_STATE, *_ANSWERS, *_CALM)
+MUTANTS: Final[tuple[Mutation, ...]] = (*_RAFT, *_LOG, *_STATE, *_ANSWERS, *LEVEL_MUTANTS, *_CALM)
 """In the order in which they are listed."""
 
 

@@ -37,13 +37,15 @@ BEST: int = 1 << 60
 """Last index and term of a log that no other log beats."""
 
 
-def _replica(group: Group) -> Replica:
+def replica_of(group: Group) -> Replica:
+    """The state machine of a group."""
     replica = group.machine
     assert isinstance(replica, Replica)
     return replica
 
 
-def _replace(thing: object, name: str, method: Callable[..., Any]) -> None:
+def patch(thing: object, name: str, method: Callable[..., Any]) -> None:
+    """Replace a method of one object, which must exist."""
     assert hasattr(thing, name), f"production has no {name} any more"
     vars(thing)[name] = method
 
@@ -54,20 +56,20 @@ def _replace(thing: object, name: str, method: Callable[..., Any]) -> None:
 def sent_early(*bodies: str) -> GroupPatch:
     """Messages of these types do not wait for the disk."""
 
-    def patch(_: SimNode, group: Group) -> None:
+    def early_ones(_: SimNode, group: Group) -> None:
         post = group.post
 
         def early(peer: str, *, after: int | None = None, **rest: Any) -> None:  # noqa: ANN401 - passed on
             post(peer, after=0 if rest.keys() & set(bodies) else after, **rest)
 
-        _replace(group, "post", early)
+        patch(group, "post", early)
 
-    return patch
+    return early_ones
 
 
 def hard_state_lost(_: SimNode, group: Group) -> None:
     """Term and vote are kept in memory only."""
-    _replace(group.journal, "_log_hard_state", lambda: 0)
+    patch(group.journal, "_log_hard_state", lambda: 0)
 
 
 def vote_lost(_: SimNode, group: Group) -> None:
@@ -81,7 +83,7 @@ def vote_lost(_: SimNode, group: Group) -> None:
         vars(journal)["_voted_for"] = voted_for
         return written
 
-    _replace(journal, "_log_hard_state", without_vote)
+    patch(journal, "_log_hard_state", without_vote)
 
 
 class _Deaf:
@@ -108,7 +110,7 @@ def truncation_not_logged(_: SimNode, group: Group) -> None:
         finally:
             vars(journal)["_log"] = log
 
-    _replace(journal, "truncate_from", silently)
+    patch(journal, "truncate_from", silently)
 
 
 def failed_sync_ignored(node: SimNode) -> None:
@@ -121,7 +123,7 @@ def failed_sync_ignored(node: SimNode) -> None:
         except OSError:
             return
 
-    _replace(writer, "_sync", careless)
+    patch(writer, "_sync", careless)
 
 
 @contextmanager
@@ -158,7 +160,7 @@ def commit_index_trusted(_: SimNode, group: Group) -> None:
     core = inside(group.core, "_core")
     name = "_SyncObj__raftCommitIndex"
     assert name in vars(core), "the core keeps its commit index elsewhere"
-    vars(core)[name] = max(group.core.commit_index, group.journal.last)
+    vars(core)[name] = group.core.commit_index = max(group.core.commit_index, group.journal.last)
 
 
 def votes_for_any_log(_: SimNode, group: Group) -> None:
@@ -174,8 +176,8 @@ def votes_for_any_log(_: SimNode, group: Group) -> None:
         message.pre_vote.last_index = message.pre_vote.last_term = BEST
         on_pre_vote(message)
 
-    _replace(campaign, "on_vote", vote)
-    _replace(campaign, "on_pre_vote", pre_vote)
+    patch(campaign, "on_vote", vote)
+    patch(campaign, "on_pre_vote", pre_vote)
 
 
 # ------------------------------------------------------------ reads
@@ -183,14 +185,14 @@ def votes_for_any_log(_: SimNode, group: Group) -> None:
 
 def old_confirmations_count(_: SimNode, group: Group) -> None:
     """A reply to a probe that was sent before the read arrived confirms the leader all the same."""
-    reads = inside(group, "_reads")
+    reads = group.reading.queue
     confirm = reads.confirm
-    _replace(reads, "confirm", lambda member, term, _: confirm(member, term, BEST))
+    patch(reads, "confirm", lambda member, term, _: confirm(member, term, BEST))
 
 
 def followers_read(_: SimNode, group: Group) -> None:
     """Any replica answers a linearizable read from what it has."""
-    replica = _replica(group)
+    replica = replica_of(group)
     submit = replica.submit
     read = vars(type(replica))["_read_stale"]
 
@@ -207,7 +209,7 @@ def followers_read(_: SimNode, group: Group) -> None:
         else:
             reply(read(replica, _Read(batch)))
 
-    _replace(replica, "submit", submitted)
+    patch(replica, "submit", submitted)
 
 
 class _Read:
@@ -222,7 +224,7 @@ class _Read:
 
 def retry_applied_twice(_: SimNode, group: Group) -> None:
     """A repeated request is applied again, whatever its session remembers."""
-    sessions = inside(_replica(group), "_sessions")
+    sessions = inside(replica_of(group), "_sessions")
     check = sessions.check
 
     def forgetful(*request: int) -> object:
@@ -232,38 +234,38 @@ def retry_applied_twice(_: SimNode, group: Group) -> None:
             return Verdict.NEW
         return verdict
 
-    _replace(sessions, "check", forgetful)
+    patch(sessions, "check", forgetful)
 
 
 def snapshot_without_sessions(_: SimNode, group: Group) -> None:
     """The sessions of a snapshot are not taken over."""
-    replica = _replica(group)
+    replica = replica_of(group)
     install = replica.install
 
     def installed(sink: SnapshotSink, index: int) -> None:
         install(sink, index)
         inside(replica, "_sessions").load([])
 
-    _replace(replica, "install", installed)
+    patch(replica, "install", installed)
 
 
 def sessions_expire_by_wall_clock(node: SimNode, group: Group) -> None:
     """Each replica expires sessions by its own clock instead of the command's time."""
-    sessions = inside(_replica(group), "_sessions")
+    sessions = inside(replica_of(group), "_sessions")
     expire = sessions.expire
-    _replace(sessions, "expire", lambda _: expire(node.clock.wall_ms()))
+    patch(sessions, "expire", lambda _: expire(node.clock.wall_ms()))
 
 
 def checkpoint_without_sessions(_: SimNode, group: Group) -> None:
     """A checkpoint holds the keys, not what the sessions did."""
-    store = inside(_replica(group), "_store")
+    store = inside(replica_of(group), "_store")
     checkpoint = store.checkpoint
-    _replace(store, "checkpoint", lambda at, _: checkpoint(at, ()))
+    patch(store, "checkpoint", lambda at, _: checkpoint(at, ()))
 
 
 def checkpoint_without_index(_: SimNode, group: Group) -> None:
     """On disk a checkpoint keeps the applied index of the first one: after a crash entries are applied again."""
-    store = inside(_replica(group), "_store")
+    store = inside(replica_of(group), "_store")
     checkpoint, first = store.checkpoint, store.last
 
     def backdated(at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]]) -> None:
@@ -271,12 +273,12 @@ def checkpoint_without_index(_: SimNode, group: Group) -> None:
         checkpoint(replace(first, keys=at.keys), sessions)
         vars(store)["last"] = at  # the process that runs knows better
 
-    _replace(store, "checkpoint", backdated)
+    patch(store, "checkpoint", backdated)
 
 
 def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
     """A checkpoint does not wait until the log of this node holds what is applied."""
-    replica = _replica(group)
+    replica = replica_of(group)
     store, sessions, policy = (inside(replica, name) for name in ("_store", "_sessions", "_policy"))
 
     def careless() -> None:
@@ -288,12 +290,12 @@ def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
             if target > group.first_index + 1:
                 group.compact(target)
 
-    _replace(replica, "_checkpoint_if_durable", careless)
+    patch(replica, "_checkpoint_if_durable", careless)
 
 
 def compacted_when_applied(_: SimNode, group: Group) -> None:
     """The log drops what is applied, not only what is checkpointed."""
-    replica = _replica(group)
+    replica = replica_of(group)
     apply = replica.apply
 
     def applied(entries: Sequence[Entry]) -> None:
@@ -301,7 +303,7 @@ def compacted_when_applied(_: SimNode, group: Group) -> None:
         if replica.failure is None:
             group.compact(replica.applied_index)
 
-    _replace(replica, "apply", applied)
+    patch(replica, "apply", applied)
 
 
 # ------------------------------------------------------------ answers
@@ -309,7 +311,7 @@ def compacted_when_applied(_: SimNode, group: Group) -> None:
 
 def replied_when_proposed(_: SimNode, group: Group) -> None:
     """A put is answered when it is in the leader's log, with the result that it will probably have."""
-    replica = _replica(group)
+    replica = replica_of(group)
     proposals, store = inside(replica, "_proposals"), inside(replica, "_store")
     add = proposals.add
 
@@ -327,7 +329,7 @@ def replied_when_proposed(_: SimNode, group: Group) -> None:
             request.reply(response.SerializeToString())
             request.reply = _nobody
 
-    _replace(proposals, "add", guess)
+    patch(proposals, "add", guess)
 
 
 def _nobody(_: bytes | KVError) -> None:
@@ -340,7 +342,7 @@ def _only_puts(batch: Any) -> bool:  # noqa: ANN401 - a decoded batch
 
 def lost_when_deposed(_: SimNode, group: Group) -> None:
     """A leader that steps down calls what it had proposed failed, though it may be committed yet."""
-    replica = _replica(group)
+    replica = replica_of(group)
     leadership = replica.leadership
 
     def told(is_leader: bool, term: int) -> None:
@@ -349,12 +351,12 @@ def lost_when_deposed(_: SimNode, group: Group) -> None:
             for _, proposal in inside(replica, "_proposals").take_all():
                 vars(type(replica))["_lose"](replica, proposal)
 
-    _replace(replica, "leadership", told)
+    patch(replica, "leadership", told)
 
 
 def lost_when_index_reused(_: SimNode, group: Group) -> None:
     """A proposal is called failed when the same replica proposes something else at its index."""
-    replica = _replica(group)
+    replica = replica_of(group)
     proposals = inside(replica, "_proposals")
     add = proposals.add
 
@@ -363,7 +365,7 @@ def lost_when_index_reused(_: SimNode, group: Group) -> None:
             vars(type(replica))["_lose"](replica, older)
         add(index, proposal)
 
-    _replace(proposals, "add", reused)
+    patch(proposals, "add", reused)
 
 
 def forward_lost_is_definite(node: SimNode) -> None:
@@ -377,7 +379,7 @@ def forward_lost_is_definite(node: SimNode) -> None:
             vars(found)["send"] = _definite(vars(found)["send"])
         return found
 
-    _replace(cluster, "forwarder", forwarder)
+    patch(cluster, "forwarder", forwarder)
 
 
 def _definite(send: Callable[..., int]) -> Callable[..., int]:

@@ -8,11 +8,13 @@ reordering, which TCP hides, can be had for messages that are sent as datagrams.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Protocol
+
+from kv.sim.loop import VirtualLoop
 
 Deliver = Callable[[bytes], None]
 
@@ -60,33 +62,37 @@ class Connection:
     open: bool = True
     held: list[list[bytes]] = field(default_factory=lambda: [[], []])
     last: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    ways: tuple[tuple[str, str], tuple[str, str]] = field(init=False)
+    """From whom to whom end 0 and end 1 send."""
+
+    def __post_init__(self) -> None:
+        one, other = self.ends[0].name, self.ends[1].name
+        self.ways = ((one, other), (other, one))
 
     def send(self, end: int, message: bytes) -> None:
         """Send from end 0 or 1 to the other."""
         if not self.open:
             return
-        source, target = self.ends[end], self.ends[1 - end]
-        if self.network.is_cut(source.name, target.name):
+        if self.ways[end] in self.network.cuts:
             self.held[end].append(message)
             return
         self._carry(end, message)
 
     def _carry(self, end: int, message: bytes) -> None:
         network = self.network
-        source, target = self.ends[end], self.ends[1 - end]
-        when = max(self.last[end], network.loop.time() + network.delay(source.name, target.name))
+        when = max(self.last[end], network.loop.now_s + network.delay(*self.ways[end]))
         self.last[end] = when
         network.loop.call_at(when, self._arrive, end, message)
 
     def _arrive(self, end: int, message: bytes) -> None:
-        source, target = self.ends[end], self.ends[1 - end]
         if not self.open:
             return
-        if self.network.is_cut(source.name, target.name):
+        way = self.ways[end]
+        if way in self.network.cuts:
             self.held[end].append(message)
             return
-        self.network.count(self.purpose, source.name, target.name, message)
-        target.enter(lambda: self._deliver(end, message))
+        self.network.count(self.purpose, *way, message)
+        self.ends[1 - end].enter(partial(self._deliver, end, message))
 
     def _deliver(self, end: int, message: bytes) -> None:
         if self.open:
@@ -95,8 +101,7 @@ class Connection:
     def release(self) -> None:
         """A cut healed: what it held goes on its way, in order."""
         for end in (0, 1):
-            source, target = self.ends[end], self.ends[1 - end]
-            if self.held[end] and not self.network.is_cut(source.name, target.name):
+            if self.held[end] and self.ways[end] not in self.network.cuts:
                 held, self.held[end] = self.held[end], []
                 for message in held:
                     self._carry(end, message)
@@ -120,13 +125,14 @@ class Network:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: VirtualLoop,
         rng: Random,
         conditions: Conditions,
         count: Callable[[str, str, str, bytes], None],
     ) -> None:
         self.loop, self.rng, self.conditions, self.count = loop, rng, conditions, count
-        self._cuts: dict[tuple[str, str], int] = {}
+        self.cuts: dict[tuple[str, str], int] = {}
+        """The links that stop messages, and how often each was cut."""
         self._slow: dict[tuple[str, str], float] = {}
         self._connections: dict[Connection, None] = {}
         self.calm = False
@@ -135,21 +141,21 @@ class Network:
 
     def is_cut(self, source: str, target: str) -> bool:
         """Whether messages from source to target are stopped."""
-        return (source, target) in self._cuts
+        return (source, target) in self.cuts
 
     def cut(self, source: str, target: str) -> None:
         """Stop messages one way; connections over the link are reset if it lasts."""
-        self._cuts[source, target] = self._cuts.get((source, target), 0) + 1
-        mark = self._cuts[source, target]
+        self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
+        mark = self.cuts[source, target]
         self.loop.call_later(KEEPALIVE_S, self._keepalive, source, target, mark)
 
     def _keepalive(self, source: str, target: str, mark: int) -> None:
-        if self._cuts.get((source, target)) == mark:
+        if self.cuts.get((source, target)) == mark:
             self.reset(source, target)
 
     def heal(self) -> None:
         """All links work again."""
-        self._cuts.clear()
+        self.cuts.clear()
         for connection in list(self._connections):
             connection.release()
 
@@ -174,11 +180,13 @@ class Network:
     def delay(self, source: str, target: str) -> float:
         """Seconds that the next message takes."""
         conditions = self.conditions
-        delay = self.rng.uniform(conditions.delay_min_s, conditions.delay_max_s)
+        least = conditions.delay_min_s
+        delay = least + (conditions.delay_max_s - least) * self.rng.random()
         if not self.calm:
             if conditions.long_delay and self.rng.random() < conditions.long_delay:
                 delay += self.rng.uniform(0, conditions.long_delay_max_s)
-            delay += self._slow.get((source, target), 0.0)
+            if self._slow:
+                delay += self._slow.get((source, target), 0.0)
         return delay
 
     def datagram(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:

@@ -24,6 +24,7 @@ from kv.router.dispatch import Router
 from kv.sim.crashpoints import watch_group, watch_process
 from kv.sim.disk import Killed, MemoryFiles
 from kv.sim.inside import inside
+from kv.sim.loop import VirtualLoop
 from kv.sim.network import Network
 from kv.sim.process import Clock, Life, ProcessDied
 from kv.sim.wire import RaftLinks, SimForwarder
@@ -57,7 +58,7 @@ class SimNode:
         self,
         config: NodeConfig,
         *,
-        loop: asyncio.AbstractEventLoop,
+        loop: VirtualLoop,
         network: Network,
         rng: Random,
         stores: Path,

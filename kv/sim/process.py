@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
-from kv.sim.loop import Timer
+from kv.sim.loop import Timer, VirtualLoop
 
 Then = Callable[[BaseException | None], None]
 
@@ -23,14 +24,14 @@ class ProcessDied(BaseException):
 class Clock:
     """A host's clocks against virtual time: how fast they run, how far off the wall clock is."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wall_start_ms: int) -> None:
+    def __init__(self, loop: VirtualLoop, wall_start_ms: int) -> None:
         self._loop = loop
         self._rate, self._rate_since, self._base = 1.0, 0.0, 0.0
         self._wall_ms = wall_start_ms
 
     def now(self) -> float:
         """Seconds of the host's steady clock."""
-        return self._base + (self._loop.time() - self._rate_since) * self._rate
+        return self._base + (self._loop.now_s - self._rate_since) * self._rate
 
     def wall_ms(self) -> int:
         """Milliseconds of the host's wall clock."""
@@ -49,24 +50,13 @@ class Clock:
         self._wall_ms += int(seconds * 1000)
 
 
-class Delay:
-    """A `call_later` that can be cancelled."""
-
-    def __init__(self, timer: asyncio.TimerHandle | Timer) -> None:
-        self._timer = timer
-
-    def cancel(self) -> None:
-        """Do not call any more."""
-        self._timer.cancel()
-
-
 class Life:
     """One incarnation of a process; implements `kv.raft.engine.Shell` for its engine."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Clock, rng: Random, sync_delay: Callable[[], float]
-    ) -> None:
+    def __init__(self, loop: VirtualLoop, clock: Clock, rng: Random, sync_delay: Callable[[], float]) -> None:
         self._loop, self._clock, self._rng, self._sync_delay = loop, clock, rng, sync_delay
+        self.now = clock.now
+        """See `Shell`."""
         self.alive = True
         self._paused = False
         self._waiting: deque[Callable[[], None]] = deque()
@@ -125,10 +115,6 @@ class Life:
 
     # ------------------------------------------------------------ Shell
 
-    def now(self) -> float:
-        """See `Shell`."""
-        return self._clock.now()
-
     def wall_ms(self) -> int:
         """The host's wall clock."""
         return self._clock.wall_ms()
@@ -137,10 +123,10 @@ class Life:
         """See `Shell`."""
         self._loop.call_soon(self.enter, callback)
 
-    def call_later(self, delay_s: float, callback: Callable[..., None], *args: object) -> Delay:
+    def call_later(self, delay_s: float, callback: Callable[..., None], *args: object) -> Timer:
         """See `Shell`, and the router's `CallLater`."""
-        work: Callable[[], None] = (lambda: callback(*args)) if args else callback
-        return Delay(self._loop.call_later(self._clock.virtual(delay_s), self.enter, work))
+        work: Callable[[], None] = partial(callback, *args) if args else callback
+        return self._loop.call_later(self._clock.virtual(delay_s), self.enter, work)
 
     def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
         """See `Shell`: the work takes its time, and is done at the end of it unless a crash comes first."""
@@ -164,7 +150,7 @@ class Life:
             error = raised
         finally:
             self.depth -= 1
-        self.enter(lambda: then(error))
+        self.enter(partial(then, error))
 
 
 def _nothing() -> None:

@@ -20,6 +20,9 @@ from kv.partition.store import Store
 from kv.raft.api import Entry
 from kv.raft.group import Group
 from kv.raft.journal import Journal
+from kv.raft.wal import Flush, Wal
+from kv.raft.wal_format import Kind
+from kv.sim.durable import DurableMarks, HardState, follows
 from kv.sim.inside import inside
 from kv.sim.model import FIRST_INDEX, DoublyApplied, ForbiddenApplied, Model
 
@@ -31,11 +34,18 @@ PROPERTIES: Final = {
     "applied-in-order": "a replica applies entries without gaps, and never goes back while it runs",
     "durable-quorum": "what is applied is on the disks of a quorum",
     "durable-state-survives": "after a crash the log holds every durable entry, and term and vote",
+    "durable-state-never-goes-back": "a start finds the term, vote and checkpoint of the last sync, or later ones",
     "exactly-once": "each request is applied at most once",
     "acknowledged-writes-survive": "an acknowledged write is in the committed log, with the result that was told",
     "definite-failures-never-applied": "a write that failed definitely is never in the committed log",
     "linearizable": "reads and writes have an order that agrees with real time and with what they returned",
-    "stale-reads-are-real": "a stale read returns the state at its index",
+    "stale-reads-are-real": "a read of any level returns the state at its index",
+    "session-reads-see-what-was-seen": "a SESSION read is not older than anything that its client has seen",
+    "bounded-reads-are-young": "a BOUNDED read sees what was acknowledged so long before it began",
+    "scans-read-one-index": "a scan reads each partition at one index",
+    "evidence-is-true": "the level, age and revision in the evidence are true",
+    "all-means-all": "a write acknowledged at level ALL is on every replica's disk",
+    "outcomes-are-true": "what an outcome query answers is what happened, for good",
     "equal-content": "a replica's state at an index is the model's",
     "no-replica-stops": "no replica or process stops itself without an injected cause",
     "damage-is-refused": "a node never serves from a damaged log",
@@ -96,7 +106,7 @@ class _Remains:
     base: int
     terms: tuple[int, ...]
     """Of the durable entries from base + 1 on."""
-    hard_state: tuple[int, str | None] | None
+    hard_state: HardState | None
     checkpoint: int
 
 
@@ -121,6 +131,7 @@ class Ledger:
         self._appended: dict[tuple[int, int, int, int], tuple[int | None, bytes]] = {}
         self._applied: dict[tuple[str, int], int] = {}
         self._remains: dict[tuple[str, int], _Remains] = {}
+        self._marks = DurableMarks()
         self.commits = self.elections = self.checkpoints_compared = 0
 
     def model(self, group: int) -> Model:
@@ -139,6 +150,7 @@ class Ledger:
         assert isinstance(replica, Replica)
         self.model(group.group_id)
         self._compare_remains(node, group)
+        self._compare_marks(node, group, replica.checkpoint_index)
         self._applied[node.name, group.group_id] = replica.applied_index
         self._watch_appends(node, group)
         self._watch_replica(node, group, replica)
@@ -157,6 +169,24 @@ class Ledger:
                 checkpoints.get(group, 0),
             )
 
+    def watch_log(self, node: Watched, wal: Wal) -> None:
+        """A process opened its log: note the term and vote that each of its syncs completes."""
+        end_flush = wal.end_flush
+
+        def watched(flush: Flush) -> None:
+            end_flush(flush)
+            for draft in inside(flush, "_drafts"):
+                if draft.kind is Kind.HARD_STATE:
+                    self._marks.synced(node.name, draft.group, (draft.term, draft.payload.decode() or None))
+
+        vars(wal)["end_flush"] = watched
+
+    def _compare_marks(self, node: Watched, group: Group, checkpoint: int) -> None:
+        found = (group.journal.term, group.journal.voted_for)
+        text = self._marks.found(node.name, group.group_id, found, checkpoint)
+        if text is not None and not node.damaged:
+            self.fail("durable-state-never-goes-back", text, [node.name])
+
     def _compare_remains(self, node: Watched, group: Group) -> None:
         before = self._remains.pop((node.name, group.group_id), None)
         if before is None:
@@ -172,7 +202,7 @@ class Ledger:
                 self.fail("durable-state-survives", text, [node.name])
                 return
         found = (journal.term, journal.voted_for)
-        if before.hard_state is not None and not _follows(before.hard_state, found):
+        if before.hard_state is not None and not follows(before.hard_state, found):
             text = f"{where}: term and vote were {before.hard_state}, are {found}"
             self.fail("durable-state-survives", text, [node.name])
         if group.machine.applied_index < before.checkpoint:
@@ -284,14 +314,20 @@ class Ledger:
     # ------------------------------------------------------------ the state
 
     def _watch_store(self, node: Watched, number: int, store: Store) -> None:
-        checkpoint = store.checkpoint
+        checkpoint, install = store.checkpoint, store.install
 
         def watched(at: Any, sessions: Any) -> None:  # noqa: ANN401 - passed on
             checkpoint(at, sessions)
+            self._marks.checkpointed(node.name, number, at.applied_index)
             self.checkpoints_compared += 1
             self.compare_content(node, number, store, at.applied_index)
 
+        def watched_install(index: int) -> None:
+            install(index)
+            self._marks.checkpointed(node.name, number, index)
+
         vars(store)["checkpoint"] = watched
+        vars(store)["install"] = watched_install
 
     def compare_content(self, node: Watched, number: int, store: Store, index: int) -> None:
         """The store, which stands at `index`, must hold what the model holds there."""
@@ -334,11 +370,5 @@ def _refuse_if_cut(before: _Remains, journal: Journal) -> None:
         index = before.base + 1 + offset
         if index > journal.base and journal.term_at(index) != term:
             raise CutByDamage(f"the log was cut at {index}")
-    if before.hard_state is not None and not _follows(before.hard_state, (journal.term, journal.voted_for)):
+    if before.hard_state is not None and not follows(before.hard_state, (journal.term, journal.voted_for)):
         raise CutByDamage("term or vote were cut")
-
-
-def _follows(before: tuple[int, str | None], after: tuple[int, str | None]) -> bool:
-    if after[0] != before[0]:
-        return after[0] > before[0]
-    return before[1] is None or before[1] == after[1]

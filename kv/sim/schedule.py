@@ -22,6 +22,12 @@ BETWEEN_MEAN_S: Final = 2.0
 """Mean time between two faults of a spell: the default fault rate."""
 LASTS_MEAN_S: Final = 3.0
 
+WILD_RATES: Final = (0.5, 0.9, 1.1, 2.0, 5.0)
+"""Clocks that break every assumption: nothing but a lease may rely on their rate."""
+SOBER_RATES: Final = (0.8, 0.9, 1.1, 1.2)
+"""Clocks within what `SOBER_DRIFT_MAX` allows: leases must hold."""
+SOBER_DRIFT_MAX: Final = 0.2
+
 MIXES: Final = ("network", "disk", "process", "clock")
 """The families that a run may draw from; a seed takes some or all."""
 
@@ -36,6 +42,8 @@ class Plan:
     scale: float = 1.0
     """All times of this file are multiplied by it."""
     mixes: tuple[str, ...] = MIXES
+    rates: tuple[float, ...] = WILD_RATES
+    """At which clocks may run."""
     flips_max: int = 0
     """Nodes whose disk may be damaged: less than half, since a damaged one stays away."""
 
@@ -196,7 +204,7 @@ def _pause(spell: _Spell, at: float) -> None:
 
 def _clock_rate(spell: _Spell, at: float) -> None:
     node = spell.named()
-    spell.add(at, "clock_rate", node, rate=f"{spell.rng.choice((0.5, 0.9, 1.1, 2, 5)):g}")
+    spell.add(at, "clock_rate", node, rate=f"{spell.rng.choice(spell.plan.rates):g}")
     spell.add(spell.lasts(at), "clock_rate", node, rate="1")
 
 

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
+from kv.client.operations import read_evidence, read_get
+from kv.client.types import ReadLevel
 from kv.errors import KVError
 from kv.internal.v1 import raft_pb2
 from kv.raft.group import Group
@@ -22,6 +24,8 @@ from kv.v1 import kv_pb2
 
 GROUP: Final = 1
 """The partition that is played with."""
+KEY: Final = b"{t1}a"
+"""The only key."""
 STEP_S: Final = 0.02
 """A message, its turn and its sync take less, unless the script says otherwise."""
 QUIET_S: Final = 0.7
@@ -81,6 +85,8 @@ class Stage:
         self._proposed = 0
         self.world: World
         self.answers: dict[str, bytes | KVError] = {}
+        self.reads = 0
+        """Reads that were answered."""
 
     # ------------------------------------------------------------ what the world calls
 
@@ -172,7 +178,6 @@ class Stage:
         node, group = self.node(name), self.group(name)
 
         def stands() -> None:
-            group.now = node.life.now()
             group.campaign.stand()
             group.wake()
 
@@ -195,21 +200,30 @@ class Stage:
     async def commit(self, name: str, *texts: str) -> None:
         """Propose, and let everyone learn that it is committed."""
         await self.propose(name, *texts)
-        for _ in range(2):
-            await self.exchange(*(node.name for node in self.world.nodes))
-            await self.step(BEAT_S)
-        await self.exchange(*(node.name for node in self.world.nodes))
+        await self.settle(*(node.name for node in self.world.nodes))
         self.drop()
+
+    async def settle(self, *names: str) -> None:
+        """Let what was asked for be committed among these nodes, and each of them learn that it is."""
+        for _ in range(2):
+            await self.exchange(*names)
+            await self.step(BEAT_S)
+        await self.exchange(*names)
+
+    def checkpoint(self, *names: str) -> None:
+        """Have the state of these nodes made durable, and compared."""
+        for name in names:
+            self.node(name).cluster.replicas[GROUP].content_hasher()
 
     def compact(self, name: str, index: int) -> None:
         """Let a node's log begin at `index`, below a checkpoint made now."""
-        self.node(name).cluster.replicas[GROUP].content_hasher()
+        self.checkpoint(name)
         self.group(name).compact(index)
 
     async def propose(self, name: str, *texts: str) -> None:
         """Write each of these texts, once in a run, in an entry of its own."""
         for text in texts:
-            put = kv_pb2.PutOperation(key=b"{t1}a", value=text.encode())
+            put = kv_pb2.PutOperation(key=KEY, value=text.encode())
             raw = kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put=put)]).SerializeToString()
             node = self.node(name)
             replica = node.cluster.replicas[GROUP]
@@ -224,6 +238,57 @@ class Stage:
                 promises.failed(promises.begin("script"), [text.encode()], outcome)
 
         return answered
+
+    def put(self, name: str, text: str) -> None:
+        """Write a text, and have what is answered judged."""
+        begun = self.world.promises.begin("script")
+
+        def done(response: kv_pb2.BatchResponse) -> None:
+            proof, put = read_evidence(response.evidence[0], write=True), response.results[0].put
+            self.world.promises.wrote(begun, KEY, text.encode(), put.revision, put.version, proof)
+
+        put = kv_pb2.PutOperation(key=KEY, value=text.encode())
+        self.ask(name, kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put=put)]), done)
+
+    def read(self, name: str, level: ReadLevel, *, local: bool = False, after: int = 0) -> None:
+        """Read the key, and have what is answered judged.
+
+        Args:
+            name: the node that is asked.
+            level: what is promised.
+            local: it should answer whether it leads or not.
+            after: of a SESSION read, the index that its session has seen.
+        """
+        begun = self.world.promises.begin("script")
+
+        def done(response: kv_pb2.BatchResponse) -> None:
+            proof = read_evidence(response.evidence[0], write=False)
+            item = read_get(response.results[0].get, proof)
+            self.world.promises.read(begun, KEY, item, level, proof)
+            self.reads += 1
+
+        where = kv_pb2.REPLICA_PREFERENCE_LOCAL if local else kv_pb2.REPLICA_PREFERENCE_UNSPECIFIED
+        batch = kv_pb2.BatchRequest(
+            operations=[kv_pb2.Operation(get=kv_pb2.GetOperation(key=KEY))],
+            level=kv_pb2.ReadLevel.ValueType(int(level)),
+            read=kv_pb2.ReadOptions(
+                preference=where, after=[kv_pb2.PartitionIndex(partition=GROUP, index=after)]
+            ),
+        )
+        self.ask(name, batch, done)
+
+    def ask(
+        self, name: str, batch: kv_pb2.BatchRequest, done: Callable[[kv_pb2.BatchResponse], None]
+    ) -> None:
+        """Hand a request to a node's replica; `done` is told the answer unless it is an error."""
+
+        def answered(outcome: bytes | KVError) -> None:
+            if isinstance(outcome, bytes):
+                done(kv_pb2.BatchResponse.FromString(outcome))
+
+        node, raw = self.node(name), batch.SerializeToString()
+        replica = node.cluster.replicas[GROUP]
+        node.enter(lambda: replica.submit(raw, answered))
 
     async def crash(self, name: str, *, power: bool = False) -> None:
         """Kill a node and start it again."""

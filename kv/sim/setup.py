@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
-from kv.sim.schedule import MIXES
+from kv.sim.schedule import MIXES, SOBER_DRIFT_MAX, SOBER_RATES, WILD_RATES
 from kv.sim.workload import Pace
 
 DURATION_S: Final = 60.0
@@ -20,6 +20,8 @@ CLIENTS: Final = 4
 HEARTBEAT_MS: Final = 100
 ELECTION_MIN_MS: Final = 600
 ELECTION_MAX_MS: Final = 1200
+LEASE_MS: Final = 380
+"""Allowed by `SOBER_DRIFT_MAX`: 380 * 1.2 is below 600 * 0.8."""
 KIB: Final = 1024
 
 
@@ -35,6 +37,8 @@ class Setup:
     lossy: bool = False
     """Raft messages travel as datagrams: lost, doubled, reordered."""
     mixes: tuple[str, ...] = MIXES
+    sober_clocks: bool = False
+    """Clocks keep to the assumption of leases, and clients read by them."""
     duration_s: float = 4 * DURATION_S
     clients: int = CLIENTS
     pace: Pace = field(default_factory=Pace)
@@ -44,9 +48,16 @@ class Setup:
     """Settings of `NodeConfig` that are not drawn from the seed."""
 
     @property
-    def timers(self) -> Mapping[str, int]:
-        """The settings of `NodeConfig` that follow from the scale."""
+    def rates(self) -> tuple[float, ...]:
+        """At which clocks may run while a fault has them."""
+        return SOBER_RATES if self.sober_clocks else WILD_RATES
+
+    @property
+    def timers(self) -> Mapping[str, float]:
+        """The settings of `NodeConfig` that follow from the scale and the clocks."""
+        lease = {"lease_ms": LEASE_MS * self.scale, "clock_drift_max": SOBER_DRIFT_MAX}
         return {
+            **(lease if self.sober_clocks else {"lease_ms": 0}),
             "heartbeat_ms": HEARTBEAT_MS * self.scale,
             "election_min_ms": ELECTION_MIN_MS * self.scale,
             "election_max_ms": ELECTION_MAX_MS * self.scale,
@@ -75,6 +86,7 @@ def draw_setup(rng: Random) -> Setup:
         nodes=rng.choice((3, 3, 3, 3, 3, 3, 5, 5, 1, 2)),
         lossy=rng.random() < 0.4,
         mixes=tuple(mixes),
+        sober_clocks=rng.random() < 0.5,
         pace=Pace(think_mean_s=rng.choice((0.2, 0.5, 0.5, 1.0)) * scale, tasks=rng.choice((1, 2, 2))),
         window_bytes=rng.choice((2, 8, 64, 1024)) * KIB,
     )

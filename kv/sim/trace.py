@@ -18,6 +18,8 @@ from kv.internal.v1 import peer_pb2
 
 EVENTS_KEPT: Final = 20_000
 EVENTS_SHOWN: Final = 40
+PIECES_UNDIGESTED_MAX: Final = 384
+"""The digest takes in so many pieces at once: one call for each costs more than the hash."""
 _TIME: Final = Struct("<d")
 
 
@@ -27,30 +29,39 @@ class Trace:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._digest = xxhash.xxh3_128()
+        self._undigested: list[bytes] = []
+        self._ways: dict[tuple[str, str, str], bytes] = {}
         self._events: deque[tuple[float, str, str, str, bytes]] = deque(maxlen=EVENTS_KEPT)
         self.count = 0
 
     @property
     def digest(self) -> str:
         """Of all events so far: equal digests mean equal runs."""
+        self._take_in()
         return self._digest.hexdigest()
+
+    def _take_in(self) -> None:
+        self._digest.update(b"".join(self._undigested))
+        self._undigested.clear()
 
     def message(self, purpose: str, source: str, target: str, data: bytes) -> None:
         """A message arrived."""
         now = self._now()
         self.count += 1
-        update = self._digest.update
-        update(_TIME.pack(now))
-        update(f"{purpose} {source} {target}".encode())
-        update(data)
+        key = (purpose, source, target)
+        way = self._ways.get(key)
+        if way is None:
+            way = self._ways[key] = f"{purpose} {source} {target}".encode()
+        self._undigested += (_TIME.pack(now), way, data)
+        if len(self._undigested) >= PIECES_UNDIGESTED_MAX:
+            self._take_in()
         self._events.append((now, purpose, source, target, data))
 
     def note(self, node: str, text: str) -> None:
         """Something else happened, at a node or (empty) to the world."""
         now = self._now()
         self.count += 1
-        self._digest.update(_TIME.pack(now))
-        self._digest.update(f"{node} {text}".encode())
+        self._undigested += (_TIME.pack(now), f"{node} {text}".encode())
         self._events.append((now, "", node, "", text.encode()))
 
     def aside(self, node: str, text: str) -> None:

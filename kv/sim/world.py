@@ -15,7 +15,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,13 @@ class Report:
     violation: Violation | None = None
 
 
+class Task(Protocol):
+    """What a client's task does."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+
 class ClientHost:
     """The host of a client: always up, perhaps cut off."""
 
@@ -125,9 +132,22 @@ class World:
         schedule: Sequence[Fault] | None = None,
         mutant: Mutant | None = None,
         on_look: Callable[[World], None] | None = None,
+        work: Callable[[World], Sequence[Task]] | None = None,
+        finish: Callable[[World], Awaitable[None]] | None = None,
     ) -> None:
-        """`setup`: drawn from the seed if not given; `schedule`: the same; `on_look`: each simulated second."""
+        """Compose a run.
+
+        Args:
+            seed: decides everything that is not given.
+            setup: the circumstances.
+            schedule: the faults.
+            mutant: what is left out of production.
+            on_look: called each simulated second.
+            work: makes the tasks of the clients, instead of the usual workload.
+            finish: awaited after the last calm, before the tasks are cancelled.
+        """
         self.seed, self._mutant, self._on_look = seed, mutant, on_look
+        self._work, self._finish = work, finish
         self._rng = Random(seed)
         self.setup = setup_of(seed) if setup is None else setup
         limits = draw_limits(Random(self._rng.getrandbits(64)), lossy=self.setup.lossy)
@@ -149,7 +169,9 @@ class World:
             config.sessions_max,
             self._committed,
         )
-        self.promises = Promises(self.ledger)
+        self.promises = Promises(
+            self.ledger, self.loop.time, slowest=self._slowest_clock(schedule), durable=self._durable_indexes
+        )
         self.clients = [ClientHost(f"c{number + 1}") for number in range(self.setup.clients)]
         hosts = [*names, *(client.name for client in self.clients), PLAIN_CLIENT]
         self.injector = Injector(self.nodes, hosts, self.network, self._schedule_rng, self._calm)
@@ -189,6 +211,7 @@ class World:
             partitions=self.setup.partitions,
             scale=self.setup.scale,
             mixes=self.setup.mixes,
+            rates=self.setup.rates,
             flips_max=1 if len(names) > 2 else 0,
         )
         return generate(self._schedule_rng, plan, self.setup.duration_s)
@@ -226,26 +249,44 @@ class World:
             self.injector.inject(one)
             self._watch_workers(workers)
         await self.convergence.wait()
+        if self._finish is not None:
+            await self._finish(self)
         self._watch_workers(workers)
         for worker in workers:
             worker.cancel()
         await self.convergence.compare_all()
 
-    def _workers(self) -> list[Worker | PlainWorker]:
-        workers: list[Worker | PlainWorker] = []
+    def _workers(self) -> Sequence[Task]:
+        workers = list(self._usual_work() if self._work is None else self._work(self))
+        self.convergence.use(self.make_client(ClientHost("p1")), self.setup.partitions)
+        return workers
+
+    def _usual_work(self) -> list[Task]:
+        workers: list[Task] = []
         for host in self.clients:
-            client = self._make_client(host)
+            client = self.make_client(host)
             for number in range(self.setup.pace.tasks):
                 rng = Random(self._work_rng.getrandbits(64))
-                workers.append(Worker(f"{host.name}.{number}", client, self.promises, rng, self.setup.pace))
+                name, leases = f"{host.name}.{number}", self.setup.sober_clocks
+                workers.append(
+                    Worker(
+                        name,
+                        client,
+                        self.promises,
+                        rng,
+                        self.setup.pace,
+                        leases=leases,
+                        scale=self.setup.scale,
+                    )
+                )
         plain = ClientHost(PLAIN_CLIENT)
         rng = Random(self._work_rng.getrandbits(64))
         nodes, pace = self.nodes, self.setup.pace
         workers.append(PlainWorker(plain, self.network, lambda: nodes, self.promises, rng, pace, TAGS))
-        self.convergence.use(self._make_client(ClientHost("p1")), self.setup.partitions)
         return workers
 
-    def _make_client(self, host: ClientHost) -> AsyncClient:
+    def make_client(self, host: ClientHost) -> AsyncClient:
+        """A production client on a host of its own, closed at the end of the run."""
         nodes = {node.name: node for node in self.nodes}
         client = AsyncClient(
             [f"{name}:1" for name in nodes],
@@ -254,6 +295,19 @@ class World:
         )
         self._open.append(client)
         return client
+
+    def _slowest_clock(self, schedule: Sequence[Fault] | None) -> float:
+        """The least rate at which any host's clock may run."""
+        scripted = [one.number("rate") for one in schedule or () if one.kind == "clock_rate"]
+        return min(*self.setup.rates, *scripted)
+
+    def _durable_indexes(self, partition: int) -> dict[str, int]:
+        """Up to where each undamaged member has the log on its disk, whether it runs or not."""
+        return {
+            node.name: journal.durable_index
+            for node in self.nodes
+            if not node.damaged and (journal := node.journals.get(partition)) is not None
+        }
 
     def _calm(self) -> None:
         self.convergence.expect()
@@ -301,6 +355,7 @@ class World:
         self.trace.note(node.name, "starts")
         if self._mutant is not None:
             self._mutant.started(node)
+        self.ledger.watch_log(node, node.cluster.wal)
 
     def group_started(self, node: SimNode, group: Group) -> None:
         """See `Watcher`."""
@@ -313,7 +368,7 @@ class World:
 
     def died(self, node: SimNode, why: str) -> None:
         """See `Watcher`."""
-        self.trace.note(node.name, f"dies: {why}")
+        self.trace.note(node.name, self._without_folder(f"dies: {why}"))
         self._deaths["death"] += 1
         if why.startswith("killed at "):
             self._deaths[why.removeprefix("killed ")] += 1
@@ -325,7 +380,7 @@ class World:
 
     def refused(self, node: SimNode, error: Exception) -> None:
         """See `Watcher`."""
-        self.trace.note(node.name, f"refuses to start: {error}")
+        self.trace.note(node.name, self._without_folder(f"refuses to start: {error}"))
         if node.damaged:
             node.gone = True
             self._deaths["cut" if isinstance(error, CutByDamage) else "refused"] += 1
@@ -336,11 +391,15 @@ class World:
 
     def ended_itself(self, node: SimNode, error: BaseException) -> None:
         """See `Watcher`."""
-        self.trace.note(node.name, f"ends itself: {error}")
+        self.trace.note(node.name, self._without_folder(f"ends itself: {error}"))
         if node.damaged:
             node.gone = True
         elif not node.expects_death:
             self.fail("no-replica-stops", f"{node.name} ended itself: {error!r}", [node.name])
+
+    def _without_folder(self, text: str) -> str:
+        """The folder has another name in each run: it must not enter the digest."""
+        return text.replace(str(self._folder), "DIR")
 
     # ------------------------------------------------------------ the end
 

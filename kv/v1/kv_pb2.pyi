@@ -37,6 +37,23 @@ class _ReadLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReadLevel.V
     """
     READ_LEVEL_STALE: _ReadLevel.ValueType  # 2
     """Whatever the replica that answers has applied."""
+    READ_LEVEL_LEASE: _ReadLevel.ValueType  # 3
+    """Linearizable while clocks drift less than configured (Raft dissertation,
+    section 6.4.1); the leader answers without a round. Where its lease does not
+    hold it confirms as for LINEARIZABLE, and the evidence says so.
+    """
+    READ_LEVEL_SESSION: _ReadLevel.ValueType  # 4
+    """At or above the indexes in ReadOptions.after: what this session has seen
+    (Terry et al., PDIS 1994).
+    """
+    READ_LEVEL_BOUNDED: _ReadLevel.ValueType  # 5
+    """At most ReadOptions.max_age_ms old: sees every write that was acknowledged so
+    long before the read began.
+    """
+    READ_LEVEL_QUORUM: _ReadLevel.ValueType  # 6
+    """The newest of what ReadOptions.replicas replicas have. Not linearizable."""
+    READ_LEVEL_ALL: _ReadLevel.ValueType  # 7
+    """The newest of what all replicas have. Not linearizable."""
 
 class ReadLevel(_ReadLevel, metaclass=_ReadLevelEnumTypeWrapper):
     """ReadLevel says what a read promises."""
@@ -49,7 +66,80 @@ dissertation, section 6.4: ReadIndex).
 """
 READ_LEVEL_STALE: ReadLevel.ValueType  # 2
 """Whatever the replica that answers has applied."""
+READ_LEVEL_LEASE: ReadLevel.ValueType  # 3
+"""Linearizable while clocks drift less than configured (Raft dissertation,
+section 6.4.1); the leader answers without a round. Where its lease does not
+hold it confirms as for LINEARIZABLE, and the evidence says so.
+"""
+READ_LEVEL_SESSION: ReadLevel.ValueType  # 4
+"""At or above the indexes in ReadOptions.after: what this session has seen
+(Terry et al., PDIS 1994).
+"""
+READ_LEVEL_BOUNDED: ReadLevel.ValueType  # 5
+"""At most ReadOptions.max_age_ms old: sees every write that was acknowledged so
+long before the read began.
+"""
+READ_LEVEL_QUORUM: ReadLevel.ValueType  # 6
+"""The newest of what ReadOptions.replicas replicas have. Not linearizable."""
+READ_LEVEL_ALL: ReadLevel.ValueType  # 7
+"""The newest of what all replicas have. Not linearizable."""
 Global___ReadLevel: _TypeAlias = ReadLevel  # noqa: Y015
+
+class _ReplicaPreference:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplicaPreferenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaPreference.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLICA_PREFERENCE_UNSPECIFIED: _ReplicaPreference.ValueType  # 0
+    """The leader for LINEARIZABLE and LEASE, else the replica of the node that was asked."""
+    REPLICA_PREFERENCE_LEADER: _ReplicaPreference.ValueType  # 1
+    REPLICA_PREFERENCE_LOCAL: _ReplicaPreference.ValueType  # 2
+    """The replica of the node that was asked, if it has one; for LINEARIZABLE it
+    asks the leader for its read index.
+    """
+
+class ReplicaPreference(_ReplicaPreference, metaclass=_ReplicaPreferenceEnumTypeWrapper):
+    """ReplicaPreference says which replica should serve a read. It is followed where
+    the level allows it and the replica answers; the evidence says who served.
+    """
+
+REPLICA_PREFERENCE_UNSPECIFIED: ReplicaPreference.ValueType  # 0
+"""The leader for LINEARIZABLE and LEASE, else the replica of the node that was asked."""
+REPLICA_PREFERENCE_LEADER: ReplicaPreference.ValueType  # 1
+REPLICA_PREFERENCE_LOCAL: ReplicaPreference.ValueType  # 2
+"""The replica of the node that was asked, if it has one; for LINEARIZABLE it
+asks the leader for its read index.
+"""
+Global___ReplicaPreference: _TypeAlias = ReplicaPreference  # noqa: Y015
+
+class _WriteLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WriteLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WriteLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WRITE_LEVEL_UNSPECIFIED: _WriteLevel.ValueType  # 0
+    """The default of the server: quorum."""
+    WRITE_LEVEL_QUORUM: _WriteLevel.ValueType  # 1
+    """A majority of the replicas has it on disk."""
+    WRITE_LEVEL_ALL: _WriteLevel.ValueType  # 2
+    """Every replica has it on disk. If one does not within `all_timeout_ms`, the
+    error is NOT_ON_ALL_REPLICAS, and the write stands.
+    """
+
+class WriteLevel(_WriteLevel, metaclass=_WriteLevelEnumTypeWrapper):
+    """WriteLevel says when a write is acknowledged."""
+
+WRITE_LEVEL_UNSPECIFIED: WriteLevel.ValueType  # 0
+"""The default of the server: quorum."""
+WRITE_LEVEL_QUORUM: WriteLevel.ValueType  # 1
+"""A majority of the replicas has it on disk."""
+WRITE_LEVEL_ALL: WriteLevel.ValueType  # 2
+"""Every replica has it on disk. If one does not within `all_timeout_ms`, the
+error is NOT_ON_ALL_REPLICAS, and the write stands.
+"""
+Global___WriteLevel: _TypeAlias = WriteLevel  # noqa: Y015
 
 class _Comparator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -75,6 +165,95 @@ COMPARATOR_LESS: Comparator.ValueType  # 3
 COMPARATOR_GREATER: Comparator.ValueType  # 4
 Global___Comparator: _TypeAlias = Comparator  # noqa: Y015
 
+class _WriteOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WriteOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WriteOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WRITE_OUTCOME_UNSPECIFIED: _WriteOutcome.ValueType  # 0
+    WRITE_OUTCOME_APPLIED: _WriteOutcome.ValueType  # 1
+    """It was applied, once."""
+    WRITE_OUTCOME_NOT_APPLIED: _WriteOutcome.ValueType  # 2
+    """It was not applied and never will be."""
+    WRITE_OUTCOME_UNKNOWN: _WriteOutcome.ValueType  # 3
+    """The partition does not remember: the session expired, or has acknowledged it."""
+
+class WriteOutcome(_WriteOutcome, metaclass=_WriteOutcomeEnumTypeWrapper):
+    """WriteOutcome says what became of a write."""
+
+WRITE_OUTCOME_UNSPECIFIED: WriteOutcome.ValueType  # 0
+WRITE_OUTCOME_APPLIED: WriteOutcome.ValueType  # 1
+"""It was applied, once."""
+WRITE_OUTCOME_NOT_APPLIED: WriteOutcome.ValueType  # 2
+"""It was not applied and never will be."""
+WRITE_OUTCOME_UNKNOWN: WriteOutcome.ValueType  # 3
+"""The partition does not remember: the session expired, or has acknowledged it."""
+Global___WriteOutcome: _TypeAlias = WriteOutcome  # noqa: Y015
+
+@_typing.final
+class PartitionIndex(_message.Message):
+    """PartitionIndex is a place in a partition's log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    index: _builtins.int
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "partition", b"partition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionIndex: _TypeAlias = PartitionIndex  # noqa: Y015
+
+@_typing.final
+class ReadOptions(_message.Message):
+    """ReadOptions says more about a read than its level."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_AGE_MS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    max_age_ms: _builtins.int
+    """BOUNDED: how old the answer may be; above 0."""
+    replicas: _builtins.int
+    """QUORUM: how many replicas answer; 0: a majority."""
+    preference: Global___ReplicaPreference.ValueType
+    node: _builtins.str
+    """The node whose replica should serve; above `preference`."""
+    @_builtins.property
+    def after(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionIndex]:
+        """SESSION: the answer is not older than these; other partitions have no bound."""
+
+    def __init__(
+        self,
+        *,
+        max_age_ms: _builtins.int = ...,
+        replicas: _builtins.int = ...,
+        after: _abc.Iterable[Global___PartitionIndex] | None = ...,
+        preference: Global___ReplicaPreference.ValueType = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "max_age_ms", b"max_age_ms", "node", b"node", "preference", b"preference", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadOptions: _TypeAlias = ReadOptions  # noqa: Y015
+
 @_typing.final
 class Evidence(_message.Message):
     """Evidence says who served a request and at which point of the partition's log."""
@@ -87,6 +266,8 @@ class Evidence(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """The partition that served."""
     map_epoch: _builtins.int
@@ -101,6 +282,14 @@ class Evidence(_message.Message):
     """The node that served."""
     level: Global___ReadLevel.ValueType
     """The level that was honoured (reads)."""
+    revision: _builtins.int
+    """For a write its revision, for a read the highest mod_revision among what it
+    found; 0 if it found nothing.
+    """
+    age_ms: _builtins.int
+    """For levels that may be old: everything acknowledged so many milliseconds
+    before the answer is in it. Absent where the replica cannot know a bound.
+    """
     def __init__(
         self,
         *,
@@ -110,14 +299,56 @@ class Evidence(_message.Message):
         index: _builtins.int = ...,
         node: _builtins.str = ...,
         level: Global___ReadLevel.ValueType = ...,
+        revision: _builtins.int = ...,
+        age_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_ms", b"_age_ms", "age_ms", b"age_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_ms", b"_age_ms", "age_ms", b"age_ms", "index", b"index", "level", b"level", "map_epoch", b"map_epoch", "node", b"node", "partition", b"partition", "revision", b"revision", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__age_ms: _TypeAlias = _typing.Literal["age_ms"]  # noqa: Y015
+    _WhichOneofArgType__age_ms: _TypeAlias = _typing.Literal["_age_ms", b"_age_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__age_ms) -> _WhichOneofReturnType__age_ms | None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class TraceStep(_message.Message):
+    """TraceStep is one step on the way of a request that asked for its trace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    AT_US_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    """"router", "leader", "replica": who took the step."""
+    node: _builtins.str
+    """The node on which it happened."""
+    step: _builtins.str
+    """What happened: "received", "appended", "synced", "acknowledged", ..."""
+    at_us: _builtins.int
+    """Microseconds since this component received the request, on that node's clock."""
+    detail: _builtins.str
+    """More for people, such as the peer that acknowledged."""
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        node: _builtins.str = ...,
+        step: _builtins.str = ...,
+        at_us: _builtins.int = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "level", b"level", "map_epoch", b"map_epoch", "node", b"node", "partition", b"partition", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_us", b"at_us", "component", b"component", "detail", b"detail", "node", b"node", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+Global___TraceStep: _TypeAlias = TraceStep  # noqa: Y015
 
 @_typing.final
 class RequestId(_message.Message):
@@ -251,6 +482,97 @@ class PutOperation(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
+    RETURN_PREVIOUS_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    value: _builtins.bytes
+    return_previous: _builtins.bool
+    """Gives back what the key held before."""
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        value: _builtins.bytes = ...,
+        condition: Global___Condition | None = ...,
+        return_previous: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "key", b"key", "return_previous", b"return_previous", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutOperation: _TypeAlias = PutOperation  # noqa: Y015
+
+@_typing.final
+class DeleteOperation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    RETURN_PREVIOUS_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    return_previous: _builtins.bool
+    """Gives back what the key held before."""
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        condition: Global___Condition | None = ...,
+        return_previous: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "key", b"key", "return_previous", b"return_previous"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteOperation: _TypeAlias = DeleteOperation  # noqa: Y015
+
+@_typing.final
+class IncrementOperation(_message.Message):
+    """IncrementOperation adds `delta` to the key's value, a signed 64-bit integer as
+    decimal text; a key that does not exist counts as 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    delta: _builtins.int
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        delta: _builtins.int = ...,
+        condition: Global___Condition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "delta", b"delta", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncrementOperation: _TypeAlias = IncrementOperation  # noqa: Y015
+
+@_typing.final
+class AppendOperation(_message.Message):
+    """AppendOperation adds bytes to the end of the key's value; a key that does not
+    exist counts as empty.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     value: _builtins.bytes
     @_builtins.property
@@ -268,30 +590,33 @@ class PutOperation(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PutOperation: _TypeAlias = PutOperation  # noqa: Y015
+Global___AppendOperation: _TypeAlias = AppendOperation  # noqa: Y015
 
 @_typing.final
-class DeleteOperation(_message.Message):
+class OutcomeOperation(_message.Message):
+    """OutcomeOperation asks what became of a request of a session, and decides it: a
+    request that was not applied never will be. Alone in its batch.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    KEY_FIELD_NUMBER: _builtins.int
-    CONDITION_FIELD_NUMBER: _builtins.int
-    key: _builtins.bytes
-    @_builtins.property
-    def condition(self) -> Global___Condition: ...
+    SESSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    sequence: _builtins.int
     def __init__(
         self,
         *,
-        key: _builtins.bytes = ...,
-        condition: Global___Condition | None = ...,
+        session: _builtins.int = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeleteOperation: _TypeAlias = DeleteOperation  # noqa: Y015
+Global___OutcomeOperation: _TypeAlias = OutcomeOperation  # noqa: Y015
 
 @_typing.final
 class Compare(_message.Message):
@@ -339,7 +664,9 @@ Global___Compare: _TypeAlias = Compare  # noqa: Y015
 @_typing.final
 class TxnOperation(_message.Message):
     """TxnOperation applies `then_operations` if every compare holds, else
-    `else_operations`. The lists hold gets, puts and deletes without conditions.
+    `else_operations`. The lists hold gets, puts, deletes, increments and appends
+    without conditions, and transactions that hold no further ones. If one of the
+    operations cannot be done, nothing of the transaction is.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -397,6 +724,8 @@ class RangeOperation(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     KEYS_ONLY_FIELD_NUMBER: _builtins.int
+    KEEP_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     start: _builtins.bytes
     """First key of the range, inclusive; empty: from the beginning."""
     end: _builtins.bytes
@@ -405,6 +734,10 @@ class RangeOperation(_message.Message):
     """At most this many items; 0: the server's page limit."""
     keys_only: _builtins.bool
     """Leaves the values out."""
+    keep_snapshot: _builtins.bool
+    """Keeps the state of this page's index for the pages that follow, if there are any."""
+    snapshot: _builtins.int
+    """From the RangeResult before: reads at that page's index, on the same node."""
     def __init__(
         self,
         *,
@@ -412,10 +745,12 @@ class RangeOperation(_message.Message):
         end: _builtins.bytes = ...,
         limit: _builtins.int = ...,
         keys_only: _builtins.bool = ...,
+        keep_snapshot: _builtins.bool = ...,
+        snapshot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "keys_only", b"keys_only", "limit", b"limit", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "keep_snapshot", b"keep_snapshot", "keys_only", b"keys_only", "limit", b"limit", "snapshot", b"snapshot", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,6 +766,9 @@ class Operation(_message.Message):
     TXN_FIELD_NUMBER: _builtins.int
     OPEN_SESSION_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
+    INCREMENT_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def get(self) -> Global___GetOperation: ...
     @_builtins.property
@@ -443,6 +781,12 @@ class Operation(_message.Message):
     def open_session(self) -> Global___OpenSessionOperation: ...
     @_builtins.property
     def range(self) -> Global___RangeOperation: ...
+    @_builtins.property
+    def increment(self) -> Global___IncrementOperation: ...
+    @_builtins.property
+    def append(self) -> Global___AppendOperation: ...
+    @_builtins.property
+    def outcome(self) -> Global___OutcomeOperation: ...
     def __init__(
         self,
         *,
@@ -452,12 +796,15 @@ class Operation(_message.Message):
         txn: Global___TxnOperation | None = ...,
         open_session: Global___OpenSessionOperation | None = ...,
         range: Global___RangeOperation | None = ...,
+        increment: Global___IncrementOperation | None = ...,
+        append: Global___AppendOperation | None = ...,
+        outcome: Global___OutcomeOperation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "get", b"get", "open_session", b"open_session", "operation", b"operation", "put", b"put", "range", b"range", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "delete", b"delete", "get", b"get", "increment", b"increment", "open_session", b"open_session", "operation", b"operation", "outcome", b"outcome", "put", b"put", "range", b"range", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "get", b"get", "open_session", b"open_session", "operation", b"operation", "put", b"put", "range", b"range", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "delete", b"delete", "get", b"get", "increment", b"increment", "open_session", b"open_session", "operation", b"operation", "outcome", b"outcome", "put", b"put", "range", b"range", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["get", "put", "delete", "txn", "open_session", "range"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["get", "put", "delete", "txn", "open_session", "range", "increment", "append", "outcome"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -491,18 +838,24 @@ class PutResult(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """mod_revision of the key after the write."""
     version: _builtins.int
+    @_builtins.property
+    def previous(self) -> Global___KeyValue:
+        """What the key held before, if asked for and if it existed."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         version: _builtins.int = ...,
+        previous: Global___KeyValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous", b"previous", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,22 +867,105 @@ class DeleteResult(_message.Message):
 
     DELETED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
     """Whether the key existed."""
     revision: _builtins.int
+    @_builtins.property
+    def previous(self) -> Global___KeyValue:
+        """What the key held before, if asked for and if it existed."""
+
     def __init__(
         self,
         *,
         deleted: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        previous: Global___KeyValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "previous", b"previous", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteResult: _TypeAlias = DeleteResult  # noqa: Y015
+
+@_typing.final
+class IncrementResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    value: _builtins.int
+    """The value after the increment."""
+    revision: _builtins.int
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        value: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "value", b"value", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncrementResult: _TypeAlias = IncrementResult  # noqa: Y015
+
+@_typing.final
+class AppendResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LENGTH_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    length: _builtins.int
+    """Bytes of the value after the append."""
+    revision: _builtins.int
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        length: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendResult: _TypeAlias = AppendResult  # noqa: Y015
+
+@_typing.final
+class OutcomeResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    outcome: Global___WriteOutcome.ValueType
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationResult]:
+        """The results of an applied request, unless they are no longer kept."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___WriteOutcome.ValueType = ...,
+        results: _abc.Iterable[Global___OperationResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeResult: _TypeAlias = OutcomeResult  # noqa: Y015
 
 @_typing.final
 class TxnResult(_message.Message):
@@ -589,8 +1025,11 @@ class RangeResult(_message.Message):
 
     ITEMS_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
     """More keys follow in the range."""
+    snapshot: _builtins.int
+    """For the next page, if a snapshot was asked for and more keys follow."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyValue]: ...
     def __init__(
@@ -598,10 +1037,11 @@ class RangeResult(_message.Message):
         *,
         items: _abc.Iterable[Global___KeyValue] | None = ...,
         more: _builtins.bool = ...,
+        snapshot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "more", b"more", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -618,6 +1058,9 @@ class OperationResult(_message.Message):
     OPEN_SESSION_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    INCREMENT_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def get(self) -> Global___GetResult: ...
     @_builtins.property
@@ -634,6 +1077,12 @@ class OperationResult(_message.Message):
     def error(self) -> Global___Error:
         """The operation failed; nothing of it was applied if the error is definite."""
 
+    @_builtins.property
+    def increment(self) -> Global___IncrementResult: ...
+    @_builtins.property
+    def append(self) -> Global___AppendResult: ...
+    @_builtins.property
+    def outcome(self) -> Global___OutcomeResult: ...
     def __init__(
         self,
         *,
@@ -644,12 +1093,15 @@ class OperationResult(_message.Message):
         open_session: Global___OpenSessionResult | None = ...,
         range: Global___RangeResult | None = ...,
         error: Global___Error | None = ...,
+        increment: Global___IncrementResult | None = ...,
+        append: Global___AppendResult | None = ...,
+        outcome: Global___OutcomeResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "error", b"error", "get", b"get", "open_session", b"open_session", "put", b"put", "range", b"range", "result", b"result", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "delete", b"delete", "error", b"error", "get", b"get", "increment", b"increment", "open_session", b"open_session", "outcome", b"outcome", "put", b"put", "range", b"range", "result", b"result", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "error", b"error", "get", b"get", "open_session", b"open_session", "put", b"put", "range", b"range", "result", b"result", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "delete", b"delete", "error", b"error", "get", b"get", "increment", b"increment", "open_session", b"open_session", "outcome", b"outcome", "put", b"put", "range", b"range", "result", b"result", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["get", "put", "delete", "txn", "open_session", "range", "error"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["get", "put", "delete", "txn", "open_session", "range", "error", "increment", "append", "outcome"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -721,17 +1173,21 @@ class GetRequest(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     level: Global___ReadLevel.ValueType
+    @_builtins.property
+    def read(self) -> Global___ReadOptions: ...
     def __init__(
         self,
         *,
         key: _builtins.bytes = ...,
         level: Global___ReadLevel.ValueType = ...,
+        read: Global___ReadOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "level", b"level"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "level", b"level", "read", b"read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -743,21 +1199,27 @@ class GetResponse(_message.Message):
 
     EVIDENCE_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def evidence(self) -> Global___Evidence: ...
     @_builtins.property
     def item(self) -> Global___KeyValue:
         """Absent when the key does not exist."""
 
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """QUORUM and ALL: what each of the replicas said, the chosen one first."""
+
     def __init__(
         self,
         *,
         evidence: Global___Evidence | None = ...,
         item: Global___KeyValue | None = ...,
+        answers: _abc.Iterable[Global___Evidence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "evidence", b"evidence", "item", b"item"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -771,8 +1233,15 @@ class PutRequest(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RETURN_PREVIOUS_FIELD_NUMBER: _builtins.int
+    WRITE_LEVEL_FIELD_NUMBER: _builtins.int
+    ALL_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     value: _builtins.bytes
+    return_previous: _builtins.bool
+    write_level: Global___WriteLevel.ValueType
+    all_timeout_ms: _builtins.int
+    """See BatchRequest.all_timeout_ms."""
     @_builtins.property
     def condition(self) -> Global___Condition: ...
     @_builtins.property
@@ -784,10 +1253,13 @@ class PutRequest(_message.Message):
         value: _builtins.bytes = ...,
         condition: Global___Condition | None = ...,
         request_id: Global___RequestId | None = ...,
+        return_previous: _builtins.bool = ...,
+        write_level: Global___WriteLevel.ValueType = ...,
+        all_timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "key", b"key", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_timeout_ms", b"all_timeout_ms", "condition", b"condition", "key", b"key", "request_id", b"request_id", "return_previous", b"return_previous", "value", b"value", "write_level", b"write_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -800,20 +1272,24 @@ class PutResponse(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     version: _builtins.int
     @_builtins.property
     def evidence(self) -> Global___Evidence: ...
+    @_builtins.property
+    def previous(self) -> Global___KeyValue: ...
     def __init__(
         self,
         *,
         evidence: Global___Evidence | None = ...,
         revision: _builtins.int = ...,
         version: _builtins.int = ...,
+        previous: Global___KeyValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "previous", b"previous", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -826,7 +1302,14 @@ class DeleteRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RETURN_PREVIOUS_FIELD_NUMBER: _builtins.int
+    WRITE_LEVEL_FIELD_NUMBER: _builtins.int
+    ALL_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    return_previous: _builtins.bool
+    write_level: Global___WriteLevel.ValueType
+    all_timeout_ms: _builtins.int
+    """See BatchRequest.all_timeout_ms."""
     @_builtins.property
     def condition(self) -> Global___Condition: ...
     @_builtins.property
@@ -837,10 +1320,13 @@ class DeleteRequest(_message.Message):
         key: _builtins.bytes = ...,
         condition: Global___Condition | None = ...,
         request_id: Global___RequestId | None = ...,
+        return_previous: _builtins.bool = ...,
+        write_level: Global___WriteLevel.ValueType = ...,
+        all_timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "key", b"key", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_timeout_ms", b"all_timeout_ms", "condition", b"condition", "key", b"key", "request_id", b"request_id", "return_previous", b"return_previous", "write_level", b"write_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -853,24 +1339,209 @@ class DeleteResponse(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
     revision: _builtins.int
     @_builtins.property
     def evidence(self) -> Global___Evidence: ...
+    @_builtins.property
+    def previous(self) -> Global___KeyValue: ...
     def __init__(
         self,
         *,
         evidence: Global___Evidence | None = ...,
         deleted: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        previous: Global___KeyValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "previous", b"previous"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "evidence", b"evidence", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "evidence", b"evidence", "previous", b"previous", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteResponse: _TypeAlias = DeleteResponse  # noqa: Y015
+
+@_typing.final
+class IncrementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WRITE_LEVEL_FIELD_NUMBER: _builtins.int
+    ALL_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    delta: _builtins.int
+    write_level: Global___WriteLevel.ValueType
+    all_timeout_ms: _builtins.int
+    """See BatchRequest.all_timeout_ms."""
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    @_builtins.property
+    def request_id(self) -> Global___RequestId: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        delta: _builtins.int = ...,
+        condition: Global___Condition | None = ...,
+        request_id: Global___RequestId | None = ...,
+        write_level: Global___WriteLevel.ValueType = ...,
+        all_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_timeout_ms", b"all_timeout_ms", "condition", b"condition", "delta", b"delta", "key", b"key", "request_id", b"request_id", "write_level", b"write_level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncrementRequest: _TypeAlias = IncrementRequest  # noqa: Y015
+
+@_typing.final
+class IncrementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    value: _builtins.int
+    revision: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def evidence(self) -> Global___Evidence: ...
+    def __init__(
+        self,
+        *,
+        evidence: Global___Evidence | None = ...,
+        value: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "revision", b"revision", "value", b"value", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncrementResponse: _TypeAlias = IncrementResponse  # noqa: Y015
+
+@_typing.final
+class AppendRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WRITE_LEVEL_FIELD_NUMBER: _builtins.int
+    ALL_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    value: _builtins.bytes
+    write_level: Global___WriteLevel.ValueType
+    all_timeout_ms: _builtins.int
+    """See BatchRequest.all_timeout_ms."""
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    @_builtins.property
+    def request_id(self) -> Global___RequestId: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        value: _builtins.bytes = ...,
+        condition: Global___Condition | None = ...,
+        request_id: Global___RequestId | None = ...,
+        write_level: Global___WriteLevel.ValueType = ...,
+        all_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_timeout_ms", b"all_timeout_ms", "condition", b"condition", "key", b"key", "request_id", b"request_id", "value", b"value", "write_level", b"write_level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendRequest: _TypeAlias = AppendRequest  # noqa: Y015
+
+@_typing.final
+class AppendResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    length: _builtins.int
+    revision: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def evidence(self) -> Global___Evidence: ...
+    def __init__(
+        self,
+        *,
+        evidence: Global___Evidence | None = ...,
+        length: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "length", b"length", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendResponse: _TypeAlias = AppendResponse  # noqa: Y015
+
+@_typing.final
+class OutcomeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """From the detail "token" of an UNKNOWN_OUTCOME or DEADLINE_EXCEEDED."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeRequest: _TypeAlias = OutcomeRequest  # noqa: Y015
+
+@_typing.final
+class OutcomeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    outcome: Global___WriteOutcome.ValueType
+    @_builtins.property
+    def evidence(self) -> Global___Evidence: ...
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationResult]:
+        """The results of the write's operations, if it was applied and they are still kept."""
+
+    def __init__(
+        self,
+        *,
+        evidence: Global___Evidence | None = ...,
+        outcome: Global___WriteOutcome.ValueType = ...,
+        results: _abc.Iterable[Global___OperationResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "outcome", b"outcome", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeResponse: _TypeAlias = OutcomeResponse  # noqa: Y015
 
 @_typing.final
 class BatchRequest(_message.Message):
@@ -879,24 +1550,40 @@ class BatchRequest(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    WRITE_LEVEL_FIELD_NUMBER: _builtins.int
+    ALL_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
     level: Global___ReadLevel.ValueType
     """For a batch that only reads; a batch with a write is linearizable."""
+    write_level: Global___WriteLevel.ValueType
+    """For a batch that writes."""
+    all_timeout_ms: _builtins.int
+    """ALL: how long the leader waits for every replica; 0: the server's default."""
+    trace: _builtins.bool
+    """Asks for BatchResponse.trace. For people, not for every request."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]: ...
     @_builtins.property
     def request_id(self) -> Global___RequestId:
         """Requires that all keys are in one partition."""
 
+    @_builtins.property
+    def read(self) -> Global___ReadOptions: ...
     def __init__(
         self,
         *,
         operations: _abc.Iterable[Global___Operation] | None = ...,
         level: Global___ReadLevel.ValueType = ...,
         request_id: Global___RequestId | None = ...,
+        read: Global___ReadOptions | None = ...,
+        write_level: Global___WriteLevel.ValueType = ...,
+        all_timeout_ms: _builtins.int = ...,
+        trace: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "operations", b"operations", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_timeout_ms", b"all_timeout_ms", "level", b"level", "operations", b"operations", "read", b"read", "request_id", b"request_id", "trace", b"trace", "write_level", b"write_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -908,23 +1595,31 @@ class BatchResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationResult]:
         """One result for each operation, in order."""
 
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
-        """One for each partition that took part."""
+        """One for each partition that took part; for QUORUM and ALL one for each replica
+        that was asked, the chosen one first.
+        """
+
+    @_builtins.property
+    def trace(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
+        """The way of the request, if it asked for it."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___OperationResult] | None = ...,
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        trace: _abc.Iterable[Global___TraceStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "results", b"results", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -940,6 +1635,7 @@ class ScanRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     KEYS_ONLY_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
     prefix: _builtins.bytes
     """Keys that begin with this; excludes `start` and `end`."""
     start: _builtins.bytes
@@ -950,6 +1646,9 @@ class ScanRequest(_message.Message):
     """At most this many items in all; 0: no limit."""
     keys_only: _builtins.bool
     level: Global___ReadLevel.ValueType
+    """QUORUM and ALL are not for scans."""
+    @_builtins.property
+    def read(self) -> Global___ReadOptions: ...
     def __init__(
         self,
         *,
@@ -959,10 +1658,11 @@ class ScanRequest(_message.Message):
         limit: _builtins.int = ...,
         keys_only: _builtins.bool = ...,
         level: Global___ReadLevel.ValueType = ...,
+        read: Global___ReadOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "keys_only", b"keys_only", "level", b"level", "limit", b"limit", "prefix", b"prefix", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "keys_only", b"keys_only", "level", b"level", "limit", b"limit", "prefix", b"prefix", "read", b"read", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -970,8 +1670,8 @@ Global___ScanRequest: _TypeAlias = ScanRequest  # noqa: Y015
 
 @_typing.final
 class ScanResponse(_message.Message):
-    """ScanResponse is one page. Each partition's share of each page is read at one
-    index; pages of a scan are separate reads.
+    """ScanResponse is one page. Each partition's share of the whole scan is read at one
+    index, which its evidence states. Partitions are not read at one moment together.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1006,6 +1706,11 @@ class TxnRequest(_message.Message):
     THEN_OPERATIONS_FIELD_NUMBER: _builtins.int
     ELSE_OPERATIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WRITE_LEVEL_FIELD_NUMBER: _builtins.int
+    ALL_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    write_level: Global___WriteLevel.ValueType
+    all_timeout_ms: _builtins.int
+    """See BatchRequest.all_timeout_ms."""
     @_builtins.property
     def compare(self) -> _containers.RepeatedCompositeFieldContainer[Global___Compare]: ...
     @_builtins.property
@@ -1021,10 +1726,12 @@ class TxnRequest(_message.Message):
         then_operations: _abc.Iterable[Global___Operation] | None = ...,
         else_operations: _abc.Iterable[Global___Operation] | None = ...,
         request_id: Global___RequestId | None = ...,
+        write_level: Global___WriteLevel.ValueType = ...,
+        all_timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compare", b"compare", "else_operations", b"else_operations", "request_id", b"request_id", "then_operations", b"then_operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_timeout_ms", b"all_timeout_ms", "compare", b"compare", "else_operations", b"else_operations", "request_id", b"request_id", "then_operations", b"then_operations", "write_level", b"write_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,16 @@ class KVServiceStub(object):
                 request_serializer=kv_dot_v1_dot_kv__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=kv_dot_v1_dot_kv__pb2.DeleteResponse.FromString,
                 _registered_method=True)
+        self.Increment = channel.unary_unary(
+                '/kv.v1.KVService/Increment',
+                request_serializer=kv_dot_v1_dot_kv__pb2.IncrementRequest.SerializeToString,
+                response_deserializer=kv_dot_v1_dot_kv__pb2.IncrementResponse.FromString,
+                _registered_method=True)
+        self.Append = channel.unary_unary(
+                '/kv.v1.KVService/Append',
+                request_serializer=kv_dot_v1_dot_kv__pb2.AppendRequest.SerializeToString,
+                response_deserializer=kv_dot_v1_dot_kv__pb2.AppendResponse.FromString,
+                _registered_method=True)
         self.Batch = channel.unary_unary(
                 '/kv.v1.KVService/Batch',
                 request_serializer=kv_dot_v1_dot_kv__pb2.BatchRequest.SerializeToString,
@@ -65,6 +75,11 @@ class KVServiceStub(object):
                 '/kv.v1.KVService/Txn',
                 request_serializer=kv_dot_v1_dot_kv__pb2.TxnRequest.SerializeToString,
                 response_deserializer=kv_dot_v1_dot_kv__pb2.TxnResponse.FromString,
+                _registered_method=True)
+        self.Outcome = channel.unary_unary(
+                '/kv.v1.KVService/Outcome',
+                request_serializer=kv_dot_v1_dot_kv__pb2.OutcomeRequest.SerializeToString,
+                response_deserializer=kv_dot_v1_dot_kv__pb2.OutcomeResponse.FromString,
                 _registered_method=True)
         self.Pipeline = channel.stream_stream(
                 '/kv.v1.KVService/Pipeline',
@@ -99,6 +114,20 @@ class KVServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Increment(self, request, context):
+        """Increment adds to the 64-bit integer that a key holds as decimal text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Append(self, request, context):
+        """Append adds bytes to the end of a key's value.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Batch(self, request, context):
         """Batch carries many operations, each with a result of its own. It is not
         atomic: the operations of one partition are applied in their order.
@@ -117,6 +146,14 @@ class KVServiceServicer(object):
     def Txn(self, request, context):
         """Txn compares and then applies one of two lists, atomically, inside one
         partition. Keys that share a hash tag, as in "{user7}/name", share a partition.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Outcome(self, request, context):
+        """Outcome tells what became of a write whose outcome was unknown, by the token
+        that its error carried. An answer NOT_APPLIED is for good: asking decides it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +186,16 @@ def add_KVServiceServicer_to_server(servicer, server):
                     request_deserializer=kv_dot_v1_dot_kv__pb2.DeleteRequest.FromString,
                     response_serializer=kv_dot_v1_dot_kv__pb2.DeleteResponse.SerializeToString,
             ),
+            'Increment': grpc.unary_unary_rpc_method_handler(
+                    servicer.Increment,
+                    request_deserializer=kv_dot_v1_dot_kv__pb2.IncrementRequest.FromString,
+                    response_serializer=kv_dot_v1_dot_kv__pb2.IncrementResponse.SerializeToString,
+            ),
+            'Append': grpc.unary_unary_rpc_method_handler(
+                    servicer.Append,
+                    request_deserializer=kv_dot_v1_dot_kv__pb2.AppendRequest.FromString,
+                    response_serializer=kv_dot_v1_dot_kv__pb2.AppendResponse.SerializeToString,
+            ),
             'Batch': grpc.unary_unary_rpc_method_handler(
                     servicer.Batch,
                     request_deserializer=kv_dot_v1_dot_kv__pb2.BatchRequest.FromString,
@@ -163,6 +210,11 @@ def add_KVServiceServicer_to_server(servicer, server):
                     servicer.Txn,
                     request_deserializer=kv_dot_v1_dot_kv__pb2.TxnRequest.FromString,
                     response_serializer=kv_dot_v1_dot_kv__pb2.TxnResponse.SerializeToString,
+            ),
+            'Outcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.Outcome,
+                    request_deserializer=kv_dot_v1_dot_kv__pb2.OutcomeRequest.FromString,
+                    response_serializer=kv_dot_v1_dot_kv__pb2.OutcomeResponse.SerializeToString,
             ),
             'Pipeline': grpc.stream_stream_rpc_method_handler(
                     servicer.Pipeline,
@@ -264,6 +316,60 @@ class KVService(object):
             _registered_method=True)
 
     @staticmethod
+    def Increment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kv.v1.KVService/Increment',
+            kv_dot_v1_dot_kv__pb2.IncrementRequest.SerializeToString,
+            kv_dot_v1_dot_kv__pb2.IncrementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Append(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kv.v1.KVService/Append',
+            kv_dot_v1_dot_kv__pb2.AppendRequest.SerializeToString,
+            kv_dot_v1_dot_kv__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Batch(request,
             target,
             options=(),
@@ -334,6 +440,33 @@ class KVService(object):
             '/kv.v1.KVService/Txn',
             kv_dot_v1_dot_kv__pb2.TxnRequest.SerializeToString,
             kv_dot_v1_dot_kv__pb2.TxnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Outcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kv.v1.KVService/Outcome',
+            kv_dot_v1_dot_kv__pb2.OutcomeRequest.SerializeToString,
+            kv_dot_v1_dot_kv__pb2.OutcomeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class KVServiceStub:
     """Put writes one key."""
     Delete: _grpc.UnaryUnaryMultiCallable[_kv_pb2.DeleteRequest, _kv_pb2.DeleteResponse]
     """Delete removes one key."""
+    Increment: _grpc.UnaryUnaryMultiCallable[_kv_pb2.IncrementRequest, _kv_pb2.IncrementResponse]
+    """Increment adds to the 64-bit integer that a key holds as decimal text."""
+    Append: _grpc.UnaryUnaryMultiCallable[_kv_pb2.AppendRequest, _kv_pb2.AppendResponse]
+    """Append adds bytes to the end of a key's value."""
     Batch: _grpc.UnaryUnaryMultiCallable[_kv_pb2.BatchRequest, _kv_pb2.BatchResponse]
     """Batch carries many operations, each with a result of its own. It is not
     atomic: the operations of one partition are applied in their order.
@@ -54,6 +58,10 @@ class KVServiceStub:
     Txn: _grpc.UnaryUnaryMultiCallable[_kv_pb2.TxnRequest, _kv_pb2.TxnResponse]
     """Txn compares and then applies one of two lists, atomically, inside one
     partition. Keys that share a hash tag, as in "{user7}/name", share a partition.
+    """
+    Outcome: _grpc.UnaryUnaryMultiCallable[_kv_pb2.OutcomeRequest, _kv_pb2.OutcomeResponse]
+    """Outcome tells what became of a write whose outcome was unknown, by the token
+    that its error carried. An answer NOT_APPLIED is for good: asking decides it.
     """
     Pipeline: _grpc.StreamStreamMultiCallable[_kv_pb2.PipelineRequest, _kv_pb2.PipelineResponse]
     """Pipeline carries many batches in flight on one stream, several in a message;
@@ -74,6 +82,10 @@ class KVServiceAsyncStub(KVServiceStub):
     """Put writes one key."""
     Delete: _aio.UnaryUnaryMultiCallable[_kv_pb2.DeleteRequest, _kv_pb2.DeleteResponse]  # type: ignore[assignment]
     """Delete removes one key."""
+    Increment: _aio.UnaryUnaryMultiCallable[_kv_pb2.IncrementRequest, _kv_pb2.IncrementResponse]  # type: ignore[assignment]
+    """Increment adds to the 64-bit integer that a key holds as decimal text."""
+    Append: _aio.UnaryUnaryMultiCallable[_kv_pb2.AppendRequest, _kv_pb2.AppendResponse]  # type: ignore[assignment]
+    """Append adds bytes to the end of a key's value."""
     Batch: _aio.UnaryUnaryMultiCallable[_kv_pb2.BatchRequest, _kv_pb2.BatchResponse]  # type: ignore[assignment]
     """Batch carries many operations, each with a result of its own. It is not
     atomic: the operations of one partition are applied in their order.
@@ -83,6 +95,10 @@ class KVServiceAsyncStub(KVServiceStub):
     Txn: _aio.UnaryUnaryMultiCallable[_kv_pb2.TxnRequest, _kv_pb2.TxnResponse]  # type: ignore[assignment]
     """Txn compares and then applies one of two lists, atomically, inside one
     partition. Keys that share a hash tag, as in "{user7}/name", share a partition.
+    """
+    Outcome: _aio.UnaryUnaryMultiCallable[_kv_pb2.OutcomeRequest, _kv_pb2.OutcomeResponse]  # type: ignore[assignment]
+    """Outcome tells what became of a write whose outcome was unknown, by the token
+    that its error carried. An answer NOT_APPLIED is for good: asking decides it.
     """
     Pipeline: _aio.StreamStreamMultiCallable[_kv_pb2.PipelineRequest, _kv_pb2.PipelineResponse]  # type: ignore[assignment]
     """Pipeline carries many batches in flight on one stream, several in a message;
@@ -120,6 +136,22 @@ class KVServiceServicer(metaclass=_abc_1.ABCMeta):
         """Delete removes one key."""
 
     @_abc_1.abstractmethod
+    def Increment(
+        self,
+        request: _kv_pb2.IncrementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.IncrementResponse, _abc.Awaitable[_kv_pb2.IncrementResponse]]:
+        """Increment adds to the 64-bit integer that a key holds as decimal text."""
+
+    @_abc_1.abstractmethod
+    def Append(
+        self,
+        request: _kv_pb2.AppendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.AppendResponse, _abc.Awaitable[_kv_pb2.AppendResponse]]:
+        """Append adds bytes to the end of a key's value."""
+
+    @_abc_1.abstractmethod
     def Batch(
         self,
         request: _kv_pb2.BatchRequest,
@@ -145,6 +177,16 @@ class KVServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_kv_pb2.TxnResponse, _abc.Awaitable[_kv_pb2.TxnResponse]]:
         """Txn compares and then applies one of two lists, atomically, inside one
         partition. Keys that share a hash tag, as in "{user7}/name", share a partition.
+        """
+
+    @_abc_1.abstractmethod
+    def Outcome(
+        self,
+        request: _kv_pb2.OutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.OutcomeResponse, _abc.Awaitable[_kv_pb2.OutcomeResponse]]:
+        """Outcome tells what became of a write whose outcome was unknown, by the token
+        that its error carried. An answer NOT_APPLIED is for good: asking decides it.
         """
 
     @_abc_1.abstractmethod

@@ -17,11 +17,15 @@ from typing import Any, TypeVar
 from kv.client.transport import OnClosed, OnReply
 from kv.cluster.map import ClusterMap, NodeInfo, initial_map
 from kv.errors import (
+    BehindSession,
     Conflict,
     InvalidArgument,
     KVError,
     NoLeader,
+    NotAnInteger,
     NotLeader,
+    NotOnAllReplicas,
+    OutcomeDecided,
     ResultEvicted,
     SessionExpired,
     Unavailable,
@@ -77,6 +81,7 @@ class MemorySession:
 
     acknowledged: int = 0
     results: dict[int, kv_pb2.BatchResponse] = field(default_factory=dict)
+    fenced: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -91,6 +96,8 @@ class MemoryPartition:
     """Every put in the order of its application: (key, value)."""
     batch_sizes: list[int] = field(default_factory=list)
     """Operations of each request that was applied."""
+    lagging: set[NodeId] = field(default_factory=set)
+    """Replicas that hold writes at level ALL back."""
 
     def serve(self, batch: kv_pb2.BatchRequest, node: NodeId) -> kv_pb2.BatchResponse | KVError:
         """Apply or read the batch, once for each (session, sequence)."""
@@ -100,8 +107,10 @@ class MemoryPartition:
             session = self.sessions.get(identity.session)
             if session is None:
                 return SessionExpired(f"there is no session {identity.session}")
+            if identity.sequence in session.fenced:
+                return OutcomeDecided(f"sequence {identity.sequence} was declared not applied")
             if identity.sequence in session.results:
-                return session.results[identity.sequence]
+                return self._promised(batch, session.results[identity.sequence])
             if identity.sequence <= session.acknowledged:
                 return ResultEvicted(f"sequence {identity.sequence} was acknowledged")
             session.acknowledged = max(session.acknowledged, identity.acknowledged)
@@ -110,33 +119,65 @@ class MemoryPartition:
         self.index += 1
         self.batch_sizes.append(len(batch.operations))
         response = kv_pb2.BatchResponse(results=[self._apply(one) for one in batch.operations])
-        level = batch.level or kv_pb2.READ_LEVEL_LINEARIZABLE
-        response.evidence.add(
-            partition=self.id, map_epoch=1, term=1, index=self.index, node=node, level=level
-        )
+        response.evidence.append(self.evidence(batch, node))
         if session is not None:
             session.results[identity.sequence] = response
-        return response
+        return self._promised(batch, response)
+
+    def evidence(self, batch: kv_pb2.BatchRequest, node: NodeId) -> kv_pb2.Evidence:
+        """Return what a reply of `node` says; levels that may be old have an age."""
+        level = batch.level or kv_pb2.READ_LEVEL_LINEARIZABLE
+        evidence = kv_pb2.Evidence(
+            partition=self.id, map_epoch=1, term=1, index=self.index, node=node, level=level
+        )
+        found = [self.data[op.get.key].mod_revision for op in batch.operations if op.get.key in self.data]
+        is_read = all(op.HasField("get") for op in batch.operations)
+        evidence.revision = max(found, default=0) if is_read else self.index
+        if level not in (kv_pb2.READ_LEVEL_LINEARIZABLE, kv_pb2.READ_LEVEL_LEASE):
+            evidence.age_ms = 7
+        return evidence
+
+    def _promised(
+        self, batch: kv_pb2.BatchRequest, response: kv_pb2.BatchResponse
+    ) -> kv_pb2.BatchResponse | KVError:
+        """Return the response, unless it was to wait for a replica that lags."""
+        if batch.write_level != kv_pb2.WRITE_LEVEL_ALL or not self.lagging:
+            return response
+        metadata = {"revision": response.evidence[0].index, "missing": ",".join(sorted(self.lagging))}
+        return NotOnAllReplicas("applied, but not everywhere", metadata=metadata)
+
+    def _outcome(self, asked: kv_pb2.OutcomeOperation) -> kv_pb2.OutcomeResult:
+        session = self.sessions.get(asked.session)
+        if session is None or asked.sequence <= session.acknowledged:
+            return kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_UNKNOWN)
+        if asked.sequence in session.results:
+            kept = session.results[asked.sequence].results
+            return kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_APPLIED, results=kept)
+        session.fenced.add(asked.sequence)
+        return kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_NOT_APPLIED)
 
     def _apply(self, operation: kv_pb2.Operation) -> kv_pb2.OperationResult:
+        kind = operation.WhichOneof("operation") or ""
+        serve: dict[str, Callable[[Any], Any]] = {
+            "get": lambda get: kv_pb2.GetResult(item=self.data.get(get.key)),
+            "put": self._put,
+            "delete": self._delete,
+            "open_session": self._open,
+            "txn": self._txn,
+            "increment": self._increment,
+            "append": self._append,
+            "outcome": self._outcome,
+        }
         try:
-            match operation.WhichOneof("operation"):
-                case "get":
-                    return kv_pb2.OperationResult(get=kv_pb2.GetResult(item=self.data.get(operation.get.key)))
-                case "put":
-                    return kv_pb2.OperationResult(put=self._put(operation.put))
-                case "delete":
-                    return kv_pb2.OperationResult(delete=self._delete(operation.delete))
-                case "open_session":
-                    self.sessions[self.index << 16] = MemorySession()
-                    opened = kv_pb2.OpenSessionResult(session=self.index << 16, ttl_ms=1000)
-                    return kv_pb2.OperationResult(open_session=opened)
-                case "txn":
-                    return kv_pb2.OperationResult(txn=self._txn(operation.txn))
-                case kind:
-                    raise InvalidArgument(f"no such operation here: {kind}")
+            if kind not in serve:
+                raise InvalidArgument(f"no such operation here: {kind}")
+            return kv_pb2.OperationResult(**{kind: serve[kind](getattr(operation, kind))})
         except KVError as error:
             return kv_pb2.OperationResult(error=to_proto(error))
+
+    def _open(self, _: kv_pb2.OpenSessionOperation) -> kv_pb2.OpenSessionResult:
+        self.sessions[self.index << 16] = MemorySession()
+        return kv_pb2.OpenSessionResult(session=self.index << 16, ttl_ms=1000)
 
     def _check(self, key: bytes, condition: kv_pb2.Condition) -> None:
         item = self.data.get(key)
@@ -167,12 +208,30 @@ class MemoryPartition:
             version=old.version + 1 if old else 1,
         )
         self.data[put.key] = item
-        return kv_pb2.PutResult(revision=self.index, version=item.version)
+        previous = old if put.return_previous else None
+        return kv_pb2.PutResult(revision=self.index, version=item.version, previous=previous)
 
     def _delete(self, delete: kv_pb2.DeleteOperation) -> kv_pb2.DeleteResult:
         self._check(delete.key, delete.condition)
-        existed = self.data.pop(delete.key, None) is not None
-        return kv_pb2.DeleteResult(deleted=existed, revision=self.index)
+        old = self.data.pop(delete.key, None)
+        previous = old if delete.return_previous else None
+        return kv_pb2.DeleteResult(deleted=old is not None, revision=self.index, previous=previous)
+
+    def _increment(self, increment: kv_pb2.IncrementOperation) -> kv_pb2.IncrementResult:
+        self._check(increment.key, increment.condition)
+        old = self.data.get(increment.key)
+        if old is not None and not old.value.lstrip(b"-").isdigit():
+            raise NotAnInteger("the value is no integer")
+        total = int(old.value if old else 0) + increment.delta
+        put = self._put(kv_pb2.PutOperation(key=increment.key, value=b"%d" % total))
+        return kv_pb2.IncrementResult(value=total, revision=put.revision, version=put.version)
+
+    def _append(self, append: kv_pb2.AppendOperation) -> kv_pb2.AppendResult:
+        self._check(append.key, append.condition)
+        old = self.data.get(append.key)
+        value = (old.value if old else b"") + append.value
+        put = self._put(kv_pb2.PutOperation(key=append.key, value=value))
+        return kv_pb2.AppendResult(length=len(value), revision=put.revision, version=put.version)
 
     def _txn(self, txn: kv_pb2.TxnOperation) -> kv_pb2.TxnResult:
         holds = all(self._compare(one) for one in txn.compare)
@@ -202,6 +261,14 @@ class Fault(Enum):
     LATE = "the stream breaks, and the request is applied later"
 
 
+_SEVERAL = (kv_pb2.READ_LEVEL_QUORUM, kv_pb2.READ_LEVEL_ALL)
+_ANY_REPLICA = (
+    *_SEVERAL,
+    kv_pb2.READ_LEVEL_STALE,
+    kv_pb2.READ_LEVEL_SESSION,
+    kv_pb2.READ_LEVEL_BOUNDED,
+)
+
 FaultRule = Callable[[NodeId, kv_pb2.PipelinedBatch], "Fault | KVError | None"]
 
 
@@ -227,6 +294,8 @@ class FakeCluster:
         self.rule: FaultRule = lambda _node, _request: None
         self.requests: list[tuple[NodeId, kv_pb2.PipelinedBatch]] = []
         """Every request that reached a node."""
+        self.scans: list[kv_pb2.ScanRequest] = []
+        """Every scan that reached a node."""
         self.messages = 0
         """Messages that carried them, where there is a wire."""
 
@@ -249,17 +318,40 @@ class FakeCluster:
             key = getattr(arm, "key", b"")
             if key and ring.partition_of(key) != request.partition:
                 return WrongPartition("not mine", metadata={"map_epoch": self.map.epoch})
-        leader = self.leaders[request.partition]
-        if request.batch.level == kv_pb2.READ_LEVEL_STALE:
-            return partition.serve(request.batch, node)
+        read = request.batch.read
+        local = read.node == node or read.preference == kv_pb2.REPLICA_PREFERENCE_LOCAL
+        is_read = not request.batch.HasField("request_id")
+        if is_read and (local or request.batch.level in _ANY_REPLICA):
+            return self._serve_here(partition, node, request.batch)
+        return self._serve_at_leader(partition, node, request.batch)
+
+    def _serve_here(
+        self, partition: MemoryPartition, node: NodeId, batch: kv_pb2.BatchRequest
+    ) -> kv_pb2.BatchResponse | KVError:
+        if any(after.index > partition.index for after in batch.read.after):
+            return BehindSession("behind", metadata={"applied_index": partition.index})
+        response = partition.serve(batch, node)
+        if batch.level in _SEVERAL and isinstance(response, kv_pb2.BatchResponse):
+            response.evidence.extend(
+                partition.evidence(batch, other) for other in self.addresses if other != node
+            )
+        return response
+
+    def _serve_at_leader(
+        self, partition: MemoryPartition, node: NodeId, batch: kv_pb2.BatchRequest
+    ) -> kv_pb2.BatchResponse | KVError:
+        leader = self.leaders[partition.id]
         if leader is None or leader in self.down:
-            return NoLeader("no leader", metadata={"partition": request.partition})
+            return NoLeader("no leader", metadata={"partition": partition.id})
         if leader != node and not self.forwards:
-            return NotLeader("not me", metadata={"leader": leader, "partition": request.partition})
-        return partition.serve(request.batch, leader)
+            return NotLeader("not me", metadata={"leader": leader, "partition": partition.id})
+        return partition.serve(batch, leader)
 
     def scan(self, request: kv_pb2.ScanRequest) -> list[kv_pb2.ScanResponse]:
-        """Return the pages of a scan, two items each."""
+        """Return the pages of a scan, two items each, with the evidence of every partition."""
+        self.scans.append(request)
+        batch = kv_pb2.BatchRequest(level=request.level)
+        proofs = [part.evidence(batch, "n1") for part in self.partitions.values()]
         items = sorted(
             (item for part in self.partitions.values() for item in part.data.values()), key=lambda i: i.key
         )
@@ -272,7 +364,10 @@ class FakeCluster:
         ]
         if request.limit:
             wanted = wanted[: request.limit]
-        return [kv_pb2.ScanResponse(items=wanted[at : at + 2]) for at in range(0, len(wanted), 2)]
+        return [
+            kv_pb2.ScanResponse(items=wanted[at : at + 2], evidence=proofs)
+            for at in range(0, max(1, len(wanted)), 2)
+        ]
 
 
 class FakeStream:
@@ -342,7 +437,7 @@ class FakeStream:
             if self._open:
                 self._on_reply(kv_pb2.PipelineResponse(replies=[reply]))
 
-        self._loop.call_later(0.001, deliver)
+        self._loop.call_later(0.001 + self._transport.delays_s.get(self._node, 0.0), deliver)
 
 
 class FakeTransport:
@@ -350,6 +445,8 @@ class FakeTransport:
 
     def __init__(self, cluster: FakeCluster, late_s: Callable[[], float] = lambda: 0.5) -> None:
         self.cluster = cluster
+        self.delays_s: dict[NodeId, float] = {}
+        """How much longer than the others a node takes to reply."""
         self.late_s = late_s
         self.black_holes: set[NodeId] = set()
         """Nodes to which a stream never connects."""

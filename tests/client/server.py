@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc.aio
 
-from kv.errors import KVError, Unavailable, to_grpc, to_proto
+from kv.errors import KVError, Unavailable, from_proto, to_grpc, to_proto
 from kv.ids import NodeId
+from kv.router.ring import Ring
 from kv.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2, kv_pb2_grpc
 from tests.client.fakes import FakeCluster, Fault
 
@@ -19,6 +21,13 @@ _SERVER_OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 )
+
+
+async def abort(error: KVError, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """End a call with `error`."""
+    code, details, trailing = to_grpc(error)
+    status = next(one for one in grpc.StatusCode if one.value[0] == code)
+    await context.abort(status, details, trailing)
 
 
 class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceServicer):
@@ -58,9 +67,7 @@ class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceSer
         if fault in {Fault.CUT_AFTER, Fault.SILENT_AFTER}:
             self.cluster.serve(self.node, request)
         if fault in {Fault.CUT_AFTER, Fault.CUT_BEFORE}:
-            code, details, trailing = to_grpc(Unavailable("the node stops"))
-            status = next(one for one in grpc.StatusCode if one.value[0] == code)
-            await context.abort(status, details, trailing)
+            await abort(Unavailable("the node stops"), context)
 
     async def Scan(  # noqa: N802
         self,
@@ -70,6 +77,24 @@ class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceSer
         """Stream the pages."""
         for page in self.cluster.scan(request):
             yield page
+
+    async def Batch(  # noqa: N802
+        self,
+        request: kv_pb2.BatchRequest,
+        context: grpc.aio.ServicerContext[kv_pb2.BatchRequest, kv_pb2.BatchResponse],
+    ) -> kv_pb2.BatchResponse:
+        """Serve a batch of one partition, with a trace of two steps if it is asked for."""
+        [operation] = request.operations
+        key = operation.put.key or operation.get.key
+        partition = Ring(self.cluster.map.partitions).partition_of(key)
+        reply = self.cluster.serve(self.node, kv_pb2.PipelinedBatch(id=1, batch=request, partition=partition))
+        if reply.HasField("error"):
+            await abort(from_proto(reply.error), context)
+        if request.trace:
+            served = reply.batch.evidence[0].node
+            reply.batch.trace.add(component="leader", node=served, step="confirmed", at_us=300, detail="n3")
+            reply.batch.trace.add(component="router", node=self.node, step="received", at_us=0)
+        return reply.batch
 
     async def GetMap(  # noqa: N802
         self,

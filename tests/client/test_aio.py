@@ -19,6 +19,7 @@ from kv.errors import (
     KeyEmpty,
     KeyTooLong,
     KVError,
+    SnapshotGone,
     Unavailable,
     ValueTooLarge,
 )
@@ -171,17 +172,33 @@ def test_scan_goes_over_all_partitions_in_order() -> None:
     play(scenario, partitions=4)
 
 
-def test_a_broken_scan_goes_on() -> None:
-    """A scan that loses its node after each page still gives each key once."""
+def test_a_broken_scan_goes_on_if_asked_to() -> None:
+    """A scan that loses its node after each page still gives each key once, if its caller takes several indexes."""
 
     async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
         keys = [b"k%02d" % number for number in range(9)]
         await client.batch([Put(key, b"v") for key in keys])
         transport.scan_cut_after = 1
-        assert [item.key async for item in client.scan(b"k", limit=9)] == keys
+        assert [item.key async for item in client.scan(b"k", limit=9, resume=True)] == keys
         transport.scan_cut_after = 0
         with pytest.raises(DeadlineExceeded, match="the scan broke"):
             await anext(client.scan(b"k", timeout=1.0))
+
+    play(scenario, partitions=2)
+
+
+def test_a_broken_scan_ends() -> None:
+    """After the first item a scan never goes on at another index unasked: it says that its state is gone."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.batch([Put(b"k%02d" % number, b"v") for number in range(9)])
+        transport.scan_cut_after = 1
+        pages = client.scan_pages(b"k")
+        assert [item.key for item in await anext(pages)] == [b"k00", b"k01"]
+        with pytest.raises(SnapshotGone, match="UNAVAILABLE: the scan broke") as caught:
+            await anext(pages)
+        assert caught.value.definite
+        assert caught.value.metadata["cause"] == "UNAVAILABLE"
 
     play(scenario, partitions=2)
 

@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from kv.client.batch import split
-from kv.client.calls import (
+from kv.client.lane import Limits
+from kv.client.operations import (
     OPERATION_OVERHEAD_BYTES,
     check_op,
     make_condition,
@@ -15,7 +16,6 @@ from kv.client.calls import (
     write_compare,
     write_op,
 )
-from kv.client.lane import Limits
 from kv.client.types import Compare, Delete, Get, Op, Put, ReadLevel, Relation
 from kv.errors import InvalidArgument, KeyEmpty, KeyTooLong, ValueTooLarge
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kv.client.aio import AsyncClient
 from kv.client.lane import Limits
-from kv.client.types import Put, PutReply
+from kv.client.types import OutcomeState, Put, PutReply
 from kv.errors import (
     DeadlineExceeded,
     DiskFull,
@@ -86,20 +87,38 @@ async def one_task(client: AsyncClient, name: int, told: dict[bytes, PutReply | 
             told[value] = error
 
 
-async def weather(seed: int) -> tuple[dict[bytes, PutReply | KVError], list[bytes]]:
-    """Run the tasks through a storm; return what they were told and what was applied in the end."""
+@dataclass
+class Told:
+    """What the callers were told, by value."""
+
+    first: dict[bytes, PutReply | KVError] = field(default_factory=dict)
+    asked: dict[bytes, OutcomeState] = field(default_factory=dict)
+    """What became of the writes whose outcome was unknown, as it was said when somebody asked."""
+
+
+async def weather(seed: int) -> tuple[Told, list[bytes]]:
+    """Run the tasks through a storm; return what they were told and what was applied in the end.
+
+    Who was told that the outcome is unknown asks for it as soon as the storm is over, while copies of the write
+    may still be on their way.
+    """
     rng = random.Random(seed)
     cluster = FakeCluster(partitions=2)
     cluster.forwards = rng.random() < 0.5
     cluster.rule = Storm(cluster, rng)
     transport = FakeTransport(cluster, late_s=lambda: rng.uniform(0.0, LATE_MAX_S))
     limits = Limits(ops_per_request_max=4, pipeline_ops_min=2, session_requests_max=3, attempt_timeout_s=0.4)
-    told: dict[bytes, PutReply | KVError] = {}
+    told = Told()
     addresses = list(cluster.addresses.values())
     async with AsyncClient(
         addresses, timeout=TIMEOUT_S, limits=limits, transport=transport, jitter=rng.random
     ) as client:
-        await asyncio.gather(*(one_task(client, name, told) for name in range(TASKS)))
+        await asyncio.gather(*(one_task(client, name, told.first) for name in range(TASKS)))
+        cluster.rule = lambda _node, _request: None
+        cluster.leaders = {part.id: part.replicas[0] for part in cluster.map.partitions}
+        for value, error in told.first.items():
+            if isinstance(error, KVError) and error.token is not None:
+                told.asked[value] = (await client.outcome(error)).state
         await asyncio.sleep(LATE_MAX_S)
     return told, [value for part in cluster.partitions.values() for _, value in part.applied]
 
@@ -110,11 +129,16 @@ def test_what_callers_are_told_is_true(seed: int) -> None:
     check(*run_virtual(lambda: weather(seed)))
 
 
-def check(told: dict[bytes, PutReply | KVError], applied: list[bytes]) -> None:
+def check(told: Told, applied: list[bytes]) -> None:
     """Compare what the callers were told with what was applied."""
-    assert len(told) == TASKS * (WRITES_PER_TASK // 3) * (2 + 4)
+    assert len(told.first) == TASKS * (WRITES_PER_TASK // 3) * (2 + 4)
     assert len(applied) == len(set(applied)), "applied twice"
-    for value, outcome in told.items():
+    for value, state in told.asked.items():
+        if state is not OutcomeState.UNKNOWN:
+            assert (value in applied) is (state is OutcomeState.APPLIED), (
+                f"{value!r} was said to be {state!r}"
+            )
+    for value, outcome in told.first.items():
         if isinstance(outcome, PutReply):
             assert value in applied, f"{value!r} was acknowledged and is not there"
         elif outcome.definite:
@@ -122,6 +146,7 @@ def check(told: dict[bytes, PutReply | KVError], applied: list[bytes]) -> None:
         else:
             # RESULT_EVICTED would mean that the client acknowledged what it still sends.
             assert isinstance(outcome, UnknownOutcome)
+            assert value in told.asked, f"{value!r} has no token"
 
 
 def test_calm_weather_loses_nothing() -> None:

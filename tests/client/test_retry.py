@@ -18,18 +18,27 @@ from kv.client.retry import (
 )
 from kv.errors import (
     REGISTRY,
+    BehindSession,
     Conflict,
     DeadlineExceeded,
     DiskFull,
+    IntegerOverflow,
     Internal,
     InvalidArgument,
     KVError,
+    LeaseRefused,
     NoLeader,
+    NotAnInteger,
     NotLeader,
+    NotOnAllReplicas,
+    OutcomeDecided,
     Overloaded,
     ReplicaStopped,
     ResultEvicted,
     SessionExpired,
+    SnapshotGone,
+    TooFewReplicas,
+    TooStale,
     Unavailable,
     UnknownOutcome,
     WrongPartition,
@@ -42,7 +51,10 @@ TRANSIENT = [NotLeader, NoLeader, WrongPartition, Overloaded, Unavailable, DiskF
 
 @given(st.lists(ERRORS, max_size=30), JITTER)
 def test_no_other_sequence_after_an_indefinite_end(errors: list[KVError], jitter: float) -> None:
-    """Once an attempt of a write had an indefinite end, it is resent identically or given up as unknown."""
+    """Once an attempt of a write had an indefinite end, it is resent identically or given up as unknown.
+
+    But for OUTCOME_DECIDED, which says of the sequence that no attempt was or will be applied.
+    """
     indefinite = False
     for failures, error in enumerate(errors, 1):
         indefinite = indefinite or is_indefinite(error, write=True)
@@ -53,7 +65,7 @@ def test_no_other_sequence_after_an_indefinite_end(errors: list[KVError], jitter
         assert decision.action in {Action.RESEND, Action.FAIL}
         if decision.action is Action.FAIL:
             assert decision.error is not None
-            assert not decision.error.definite
+            assert decision.error.definite is isinstance(error, OutcomeDecided)
             return
 
 
@@ -74,7 +86,19 @@ def test_transient_refusals_are_retried(kind: type[KVError]) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidArgument("bad"), Conflict("no"), Internal("bug"), ResultEvicted("old")]
+    "error",
+    [
+        InvalidArgument("bad"),
+        Conflict("no"),
+        Internal("bug"),
+        ResultEvicted("old"),
+        NotAnInteger("text"),
+        IntegerOverflow("large"),
+        OutcomeDecided("no"),
+        LeaseRefused("off"),
+        SnapshotGone("gone"),
+        NotOnAllReplicas("lags"),
+    ],
 )
 def test_final_errors_go_to_the_caller(error: KVError) -> None:
     """What repeating cannot cure is told at once, as it is."""
@@ -89,6 +113,22 @@ def test_a_refusal_after_an_indefinite_attempt_is_unknown() -> None:
     decision = decide(InvalidArgument("bad"), write=True, indefinite=True, failures=2, jitter=0.0)
     assert isinstance(decision.error, UnknownOutcome)
     assert decision.error.metadata == {"cause": "INVALID_ARGUMENT"}
+
+
+@pytest.mark.parametrize("kind", [TooStale, BehindSession, TooFewReplicas])
+def test_a_level_that_cannot_be_kept_now_is_asked_for_again(kind: type[KVError]) -> None:
+    """Another replica, or a little later, may keep it: the read goes on until its deadline."""
+    decision = decide(kind("no"), write=False, indefinite=False, failures=1, jitter=0.5)
+    assert decision.action is Action.REQUEUE
+    assert decision.delay_s > 0.0
+
+
+def test_a_decided_outcome_stays_definite() -> None:
+    """OUTCOME_DECIDED speaks of the sequence, so an earlier attempt without an answer does not weaken it."""
+    error = OutcomeDecided("fenced")
+    decision = decide(error, write=True, indefinite=True, failures=2, jitter=0.0)
+    assert decision.error is error
+    assert error.definite
 
 
 def test_expired_session_is_renewed_only_if_nothing_can_have_been_applied() -> None:
@@ -130,10 +170,17 @@ def test_backoff_grows(failures: int) -> None:
 
 @given(st.booleans(), st.booleans(), st.none() | ERRORS)
 def test_deadline_classification(write: bool, indefinite: bool, cause: KVError | None) -> None:
-    """At the deadline only a write that may have been applied is unknown; all else is a definite deadline."""
+    """At the deadline only a write that may have been applied is unknown; all else is definite: nothing happened.
+
+    A read whose level nobody could keep says so; everything else is a deadline.
+    """
     error = deadline_error(write=write, indefinite=indefinite, cause=cause)
     if write and indefinite:
         assert isinstance(error, UnknownOutcome)
+    elif not write and isinstance(cause, TooStale | BehindSession | TooFewReplicas):
+        assert type(error) is type(cause)
+        assert error.definite
+        return
     else:
         assert isinstance(error, DeadlineExceeded)
         assert error.definite

@@ -6,17 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kv.client.levels import LINEARIZABLE
 from kv.client.scan import ScanCursor, prefix_end
-from kv.client.types import ReadLevel
 from kv.errors import InvalidArgument
 from kv.v1 import kv_pb2
 
 
 def make(prefix: bytes = b"", start: bytes = b"", end: bytes = b"", limit: int = 0) -> ScanCursor:
     """Return a cursor."""
-    return ScanCursor(
-        prefix=prefix, start=start, end=end, limit=limit, keys_only=False, level=ReadLevel.LINEARIZABLE
-    )
+    return ScanCursor(prefix=prefix, start=start, end=end, limit=limit, keys_only=False, level=LINEARIZABLE)
 
 
 @given(st.binary(max_size=4), st.binary(max_size=6))

@@ -73,6 +73,56 @@ def test_acknowledged_is_below_everything_alive(script: list[int | None]) -> Non
         mark = session.acknowledged
 
 
+def test_a_sequence_set_aside_is_never_acknowledged() -> None:
+    """Whatever ends after it, the mark stays below it: the partition keeps the answer for who asks."""
+    session = Session(1)
+    for _ in range(4):
+        session.begin()
+    session.end(1)
+    session.set_aside(3)
+    session.set_aside(2)
+    session.end(4)
+    assert (session.in_flight, session.acknowledged) == (0, 1)
+    with pytest.raises(ValueError, match="sequence 2 is not in flight"):
+        session.set_aside(2)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 70)), max_size=100))
+def test_the_mark_never_covers_what_was_set_aside(script: list[tuple[bool, int]]) -> None:
+    """In every schedule the mark is below all that is alive or set aside, and never falls."""
+    session = Session(9, requests_in_flight_max=1000)
+    alive: list[int] = []
+    aside: set[int] = set()
+    mark = 0
+    for keep, number in script:
+        alive.append(session.begin().sequence)
+        if number % 2:
+            sequence = alive.pop(number % len(alive))
+            if keep:
+                session.set_aside(sequence)
+                aside.add(sequence)
+            else:
+                session.end(sequence)
+        assert session.acknowledged < min([*alive, *aside], default=1000)
+        assert session.acknowledged >= mark
+        mark = session.acknowledged
+
+
+def test_a_slot_drops_a_session_with_an_unknown_outcome() -> None:
+    """The next write opens another session; what is in flight ends in the old one, which may end late."""
+    slot = SessionSlot()
+    slot.start_opening()
+    old = slot.opened(5)
+    old.begin()
+    old.begin()
+    slot.set_aside(old, 1)
+    assert session_id(slot) is None
+    slot.start_opening()
+    successor = slot.opened(6)
+    slot.set_aside(old, 2)
+    assert slot.current is successor
+
+
 def session_id(slot: SessionSlot) -> int | None:
     """Return the id of the current session."""
     return slot.current.id if slot.current is not None else None

@@ -13,8 +13,9 @@ import pytest
 from kv.client.aio import AsyncClient
 from kv.client.portal import Portal
 from kv.client.sync import Client
-from kv.client.types import Get, Put
+from kv.client.types import Get, OutcomeState, Put
 from kv.errors import Conflict, InvalidArgument, Unavailable
+from kv.outcome import OutcomeToken
 from tests.client.server import GrpcCluster
 from tools import gen_sync_client
 
@@ -33,15 +34,16 @@ def cluster() -> Iterator[GrpcCluster]:
 
 
 def test_the_file_is_current() -> None:
-    """kv/client/sync.py is what the generator makes of kv/client/aio.py."""
-    assert gen_sync_client.TARGET.read_text() == gen_sync_client.generate(gen_sync_client.SOURCE.read_text())
+    """kv/client/sync.py is what the generator makes of the asynchronous client."""
+    assert gen_sync_client.TARGET.read_text() == gen_sync_client.generate(gen_sync_client.read_sources())
 
 
 def test_both_clients_have_the_same_methods() -> None:
     """Each public method of one is in the other, with the same parameters and docstring."""
 
     def methods(cls: type) -> dict[str, object]:
-        return {name: one for name, one in vars(cls).items() if not name.startswith("_")}
+        found = {name: one for base in cls.__mro__ for name, one in vars(base).items()}
+        return {name: one for name, one in found.items() if not name.startswith("_")}
 
     assert methods(Client).keys() == methods(AsyncClient).keys()
     for name in methods(Client):
@@ -64,7 +66,17 @@ def test_every_method_works(cluster: GrpcCluster) -> None:
         assert [len(page) for page in client.scan_pages(b"k", limit=3)] == [2, 1]
         assert next(iter(client.scan(b"k"))).key == b"k0"
         assert client.txn(then=[Get(b"{a}1")]).succeeded
+        assert client.read(b"{a}1", level="all").answers
+        assert client.increment(b"{a}n", 5).value == 5
+        assert client.append(b"{a}1", b"y").length == 2
+        previous = client.get_and_put(b"{a}1", b"z")
+        assert previous is not None
+        assert previous.value == b"xy"
         assert client.delete(b"{a}1").deleted
+        client.observe(client.session_token())
+        with pytest.raises(InvalidArgument):
+            client.observe("nonsense")
+        assert client.outcome(OutcomeToken(1, 2**40, 1)).state is OutcomeState.UNKNOWN
         assert client.cluster_map() == cluster.fake.map
         assert client.status("n2").id == "n2"
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv.client.types import ReadLevel
-from kv.client.url import ENDPOINTS_MAX, ClientOptions, parse_duration_s, parse_endpoints, parse_url
+from kv.client.duration import parse_duration_s
+from kv.client.levels import Level, Preference, PreferenceKind
+from kv.client.types import ReadLevel, WriteLevel
+from kv.client.url import ENDPOINTS_MAX, ClientOptions, parse_endpoints, parse_url
 from kv.errors import InvalidArgument
 
 
@@ -18,8 +20,17 @@ from kv.errors import InvalidArgument
         ("kv://a:1/", ClientOptions(("a:1",))),
         ("kv://a:1,b.c:2,a:1/", ClientOptions(("a:1", "b.c:2"))),
         ("kv://[::1]:7001/?timeout=500ms", ClientOptions(("[::1]:7001",), timeout_s=0.5)),
-        ("kv://a:1?level=stale&timeout=1.5m", ClientOptions(("a:1",), 90.0, ReadLevel.STALE)),
+        ("kv://a:1?level=stale&timeout=1.5m", ClientOptions(("a:1",), 90.0, Level(ReadLevel.STALE))),
         ("kv://a:1/?level=LINEARIZABLE&timeout=2s", ClientOptions(("a:1",), 2.0)),
+        (
+            "kv://a:1/?level=bounded:200ms&prefer=nearest&write=all",
+            ClientOptions(
+                ("a:1",),
+                level=Level(ReadLevel.BOUNDED, max_age_ms=200),
+                prefer=Preference(PreferenceKind.NEAREST),
+                write=WriteLevel.ALL,
+            ),
+        ),
     ],
 )
 def test_good_addresses(url: str, options: ClientOptions) -> None:
@@ -39,7 +50,7 @@ def test_good_addresses(url: str, options: ClientOptions) -> None:
         ("kv://a:0", "the port of 'a:0'"),
         ("kv://a:65536", "the port of 'a:65536'"),
         ("kv://a:1/db", "the path 'db'"),
-        ("kv://a:1/?retries=3", "no parameter 'retries': the known ones are timeout, level"),
+        ("kv://a:1/?retries=3", "no parameter 'retries': the known ones are timeout, level, prefer, write"),
         ("kv://a:1/?timeout", "'timeout' has no value"),
         ("kv://a:1/?timeout=", "'timeout' has no value"),
         ("kv://a:1/?timeout=1s&timeout=2s", "'timeout' is given twice"),
@@ -48,7 +59,10 @@ def test_good_addresses(url: str, options: ClientOptions) -> None:
         ("kv://a:1/?timeout=-1s", "the duration '-1s'"),
         ("kv://a:1/?timeout=61m", "the timeout 3660.0 is not"),
         ("kv://a:1/?timeout=2h", "the duration '2h'"),
-        ("kv://a:1/?level=eventual", "no read level 'eventual': give one of linearizable, stale"),
+        ("kv://a:1/?level=eventual", "no read level 'eventual': give one of linearizable, lease"),
+        ("kv://a:1/?level=bounded", "lacks its age"),
+        ("kv://a:1/?prefer=any one", "no preference 'any one': give one of leader, nearest"),
+        ("kv://a:1/?write=one", "no write level 'one': give one of quorum, all"),
     ],
 )
 def test_bad_addresses_name_the_part(url: str, part: str) -> None:

@@ -166,7 +166,7 @@ def _check_url(data: bytes) -> str:
     assert 0 < options.timeout_s <= TIMEOUT_S_MAX
     for endpoint in options.endpoints:
         check_endpoint(endpoint)
-    return f"{min(len(options.endpoints), 3)} {options.level.name}"
+    return f"{min(len(options.endpoints), 3)} {options.level.kind.name}"
 
 
 def _url_seeds() -> list[bytes]:

@@ -17,7 +17,7 @@ from struct import Struct
 
 from kv.config import load_config
 from kv.errors import InvalidArgument
-from kv.identity import IDENTITY_FILE, PEERS_FILE, DataDirectory
+from kv.identity import IDENTITY_FILE, LOG_FOLDER, PEERS_FILE, DataDirectory
 from kv.partition.checkpoint import Checkpoint, UnknownFormat
 from kv.partition.session import Session
 from kv.partition.snapshot import FileSource
@@ -352,6 +352,8 @@ def _snapshot_seeds() -> list[bytes]:
 
 @contextmanager
 def _make_identity(directory: Path) -> Iterator[Check]:
+    (directory / LOG_FOLDER).mkdir()
+
     def check(data: bytes) -> str:
         name = PEERS_FILE if data[:1] == b"p" else IDENTITY_FILE
         for old in (IDENTITY_FILE, PEERS_FILE):

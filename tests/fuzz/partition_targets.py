@@ -25,10 +25,14 @@ from tests.fuzz.mutate import Field, mutate_message, parse, serialize
 from tests.partition.tools import (
     DictState,
     FakeGroup,
+    append,
+    ask_outcome,
     batch,
     delete,
     get,
+    increment,
     open_session,
+    page,
     partition_config,
     put,
     scan,
@@ -38,6 +42,8 @@ from tests.partition.tools import (
 GROUP_ID = 7
 COMMANDS_MAX = 30
 """Commands or requests of one input that are run."""
+PATIENCE_S = 10.0
+"""No read waits longer at its replica; too short for a checkpoint by time, since a side goes back to the bootstrap."""
 LIMITS = SessionLimits(sessions_max=3, session_results_max=3, session_result_bytes_max=200, ttl_ms=1000)
 FIRST_SESSION = (BOOTSTRAP_INDEX + 1) << 16
 """The session that the first command of an input opens, if it opens one."""
@@ -72,6 +78,30 @@ def batches() -> list[list[bytes]]:
             ),
         ],
         [batch(put(b"k", bytes(60), absent=True)), batch(get(b"k"), stale=True), batch(scan(b"a", b"z", 2))],
+        [
+            batch(open_session()),
+            batch(increment(b"n", 2), append(b"l", b"x"), request=(FIRST_SESSION, 1, 0)),
+            batch(
+                txn((), [increment(b"n"), txn([compare], [append(b"l", b"y")])]),
+                request=(FIRST_SESSION, 3, 0),
+            ),
+            batch(ask_outcome(FIRST_SESSION, 1)),
+            batch(ask_outcome(FIRST_SESSION, 2)),
+            batch(put(b"n", b"late", previous=True), request=(FIRST_SESSION, 2, 0)),
+            batch(delete(b"l", previous=True), write_level=2, all_timeout_ms=5),
+        ],
+        [
+            batch(put(b"a", b"1"), put(b"b", b"1")),
+            batch(page(limit=1), level=5, read=kv_pb2.ReadOptions(max_age_ms=9)),
+            batch(put(b"a", b"2")),
+            batch(page(b"a\0", snapshot=(BOOTSTRAP_INDEX + 1) << 16 | 1), trace=True),
+            batch(get(b"a"), level=3),
+            batch(
+                get(b"a"),
+                level=4,
+                read=kv_pb2.ReadOptions(after=[kv_pb2.PartitionIndex(partition=GROUP_ID, index=99)]),
+            ),
+        ],
         [batch(delete(b"k", value=b"v"), put(b"k", b"v", value=b"v")), batch(get(b"k"), get(b"missing"))],
         [
             batch(put(b"", b"x"), put(b"y" * 481, b"x"), put(b"ok", b"x")),
@@ -219,6 +249,9 @@ def _ask(replica: Replica, group: FakeGroup, raw: bytes) -> str:
     answers: list[bytes | KVError] = []
     replica.submit(raw, answers.append)
     group.turn()
+    if not answers:  # it waits for the disks of other replicas, or for an index that never comes
+        group.all_durable()
+        replica.maybe_checkpoint(group.now + PATIENCE_S)
     assert len(answers) == 1, f"{len(answers)} answers to one request"
     (answer,) = answers
     if isinstance(answer, KVError):

@@ -63,7 +63,7 @@ class Subject:
     """The group under test: n1, with connections to n2 and n3, and what it has committed so far."""
 
     def __init__(self) -> None:
-        self.member = member = Member(ME)
+        self.member = member = Member(ME, lambda: self.now)
         member.wal = Wal.open(member.files, salt=SALT, segment_bytes=CONFIG.segment_bytes)
         journal = member.wal.journal(GROUP)
         journal.bootstrap()
@@ -85,12 +85,12 @@ class Subject:
         )
         self.sync()
         for peer in PEERS:
-            self.group.connection(peer, True, self.now)
+            self.group.connection(peer, True)
 
     # what happens to it
 
     def deliver(self, message: raft_pb2.RaftMessage, peer: str) -> None:
-        self.group.receive(message, peer, self.now)
+        self.group.receive(message, peer)
         self.turn()
 
     def say(self, peer: str, term: int, **body: object) -> None:
@@ -115,7 +115,7 @@ class Subject:
         while (flush := self.member.wal.begin_flush()) is not None:
             flush.run()
             self.member.wal.end_flush(flush)
-            self.group.synced(self.now)
+            self.group.synced()
             self.turn()
 
     def pass_time(self, seconds: float) -> None:
@@ -187,6 +187,8 @@ def _follower(subject: Subject) -> None:
     subject.say("n2", 1, append=append(2, 0, 2, 1, 1))
     subject.say("n2", 2, append=append(4, 1, 6, 2, 2, 2, 2, 2))
     subject.sync()
+    subject.group.read_index(lambda _: None)  # it asks its leader
+    subject.turn()
 
 
 def _compacted(subject: Subject) -> None:
@@ -323,6 +325,8 @@ def _bodies() -> list[tuple[str, int, Body]]:
         ("n3", 3, {"pre_vote_reply": raft_pb2.PreVoteReply(granted=True)}),
         ("n2", 3, {"probe": raft_pb2.Probe(sequence=1)}),
         ("n3", 3, {"probe_reply": raft_pb2.ProbeReply(sequence=1)}),
+        ("n3", 3, {"read_index_request": raft_pb2.ReadIndexRequest(sequence=1)}),
+        ("n2", 2, {"read_index_reply": raft_pb2.ReadIndexReply(sequence=1, index=8, confirmed=True)}),
         ("n3", 7, {"stale_term": raft_pb2.StaleTerm()}),
         ("n2", 3, {"snapshot_reply": raft_pb2.SnapshotReply(index=11, next_offset=64)}),
     ]

@@ -31,7 +31,7 @@ from kv.errors import (
     to_grpc,
     to_proto,
 )
-from kv.gateway import codec
+from kv.gateway import codec, replies
 from kv.internal.v1 import peer_pb2, pipeline_pb2
 from kv.partition.batch import REFUSED, decode_batch
 from kv.router.forward import ForwardLink
@@ -385,7 +385,14 @@ def _status_seeds() -> list[bytes]:
 def _check_gateway(data: bytes) -> str:
     """The first byte chooses the path, and whether the fields come from a body or a query."""
     choice, rest = (data[0], data[1:]) if data else (0, b"")
-    request = (codec.put_request, codec.get_request, codec.delete_request)[choice % 3]
+    forms = (
+        codec.put_request,
+        codec.get_request,
+        codec.delete_request,
+        codec.increment_request,
+        codec.append_request,
+    )
+    request = forms[choice % len(forms)]
     try:
         if choice & 64:
             text = rest.decode("latin-1")
@@ -394,7 +401,7 @@ def _check_gateway(data: bytes) -> str:
             fields = codec.read_json(rest)
         made = request(fields)
     except KVError as refusal:
-        body = codec.error_reply(refusal)["error"]
+        body = replies.error_reply(refusal)["error"]
         return f"{gist(refusal)} {sorted(body) if isinstance(body, dict) else body}"
     decoded = decode_batch(made.SerializeToString())
     assert decoded.operations[0][0] != REFUSED, "the gateway lets through what the partition refuses"
@@ -408,15 +415,20 @@ def _gateway_seeds() -> list[bytes]:
         b'{"key": "\\u00e9\\ud83d\\ude00", "value": "", "if_revision": 18446744073709551615}',
         b'{"key": "a", "level": "stale"}',
         b'{"key": "a", "if_revision": 7}',
+        b'{"key": "a", "delta": -9223372036854775808, "if_value": "1", "write": "all", "all_timeout_ms": 5}',
+        b'{"key": "a", "value": "b", "if_present": true, "return_previous": true, "write": "quorum"}',
+        b'{"key": "a", "level": "bounded:200ms", "prefer": "n3"}',
     ]
     queries = [
         b"key=a&level=linearizable",
         b"key_base64=AP8%3D",
         b"key=a%20b&if_revision=7",
         b"key=a&value=b",
+        b"key=a&level=quorum:2&prefer=nearest",
+        b"key=a&if_present=true&return_previous=false&write=all&all_timeout_ms=7",
     ]
-    return [bytes([path]) + body for path in range(3) for body in bodies] + [
-        bytes([64 + path]) + query for path in range(63, 66) for query in queries
+    return [bytes([path]) + body for path in range(5) for body in bodies] + [
+        bytes([64 + path]) + query for path in range(5) for query in queries
     ]
 
 

@@ -23,6 +23,7 @@ async def gateway() -> AsyncIterator[Gateway]:
         ready=lambda: unready[0] if unready else None,
         registry=registry,
         timeout_s=2.0,
+        cluster="test",
         body_bytes_max=4096,
         requests_in_flight_max=2,
         body_bytes_in_flight_max=6000,

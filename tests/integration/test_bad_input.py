@@ -215,7 +215,7 @@ BAD_CALLS: Final = {
         ).SerializeToString(),
         "SESSION_EXPIRED",
     ),
-    "a transaction in a transaction": ("Txn", nested_txn(1), "INVALID_ARGUMENT"),
+    "a transaction in a transaction in a transaction": ("Txn", nested_txn(2), "INVALID_ARGUMENT"),
     "a deep transaction": ("Txn", nested_txn(20), "INVALID_ARGUMENT"),
     "a bottomless transaction": ("Txn", nested_txn(5000), "INVALID_ARGUMENT"),
     "a range without a partition": (

@@ -149,3 +149,20 @@ async def test_a_wiped_node_is_not_let_in_under_its_old_name(tmp_path: Path) -> 
         cluster.start("n2")
         await cluster.wait_caught_up("n2", (await cluster.view()).commit_indexes())
         await support.equal_content(cluster, (1, 2))
+
+
+async def test_a_node_whose_log_is_gone_does_not_start(tmp_path: Path) -> None:
+    """Without its log folder a used directory is refused, before any checkpoint too; put back, it is what it was."""
+    async with support.running(tmp_path, partitions=2) as cluster:
+        await write(cluster)
+        cluster.kill("n2")
+        log_folder, aside = cluster.specs["n2"].data_dir / "wal", tmp_path / "aside"
+        log_folder.rename(aside)
+        cluster.start("n2")
+        assert await support.wait_exit(cluster, "n2") == 1
+        assert "wal is gone, but the directory was used" in support.log_text(cluster, "n2")
+        assert not log_folder.exists()
+        aside.rename(log_folder)
+        cluster.start("n2")
+        await cluster.wait_caught_up("n2", (await cluster.view()).commit_indexes())
+        await check(cluster)

@@ -9,17 +9,35 @@ from hypothesis import strategies as st
 from kv.errors import InvalidArgument, KVError, RequestTooLarge
 from kv.ids import KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX
 from kv.partition.batch import (
+    APPEND,
     BATCH_OPERATIONS_MAX,
     DELETE,
+    DELETE_PREVIOUS,
     GET,
+    INCREMENT,
+    OUTCOME,
+    PAGE,
     PUT,
+    PUT_PREVIOUS,
     RANGE,
     REFUSED,
     Operation,
     decode_batch,
 )
 from kv.v1 import kv_pb2
-from tests.partition.tools import batch, delete, get, open_session, put, scan, txn
+from tests.partition.tools import (
+    append,
+    ask_outcome,
+    batch,
+    delete,
+    get,
+    increment,
+    open_session,
+    page,
+    put,
+    scan,
+    txn,
+)
 
 
 def reason(operation: Operation) -> str:
@@ -42,6 +60,64 @@ def test_operations_decode() -> None:
     reading = decode_batch(batch(scan(b"a", b"b", 5, keys_only=True), stale=True))
     assert reading.operations == ((RANGE, b"a", b"b", 5, True),)
     assert (reading.writes, reading.stale) == (False, True)
+
+
+def test_newer_operations_decode() -> None:
+    """Increments, appends, outcome queries and what a write held before keep their parts."""
+    decoded = decode_batch(
+        batch(
+            increment(b"i", -5, revision=3),
+            append(b"a", b"tail"),
+            put(b"p", b"v", previous=True),
+            delete(b"d", previous=True, present=True),
+        )
+    )
+    assert decoded.operations == (
+        (INCREMENT, b"i", -5, ("revision", 3)),
+        (APPEND, b"a", b"tail", None),
+        (PUT_PREVIOUS, b"p", b"v", None),
+        (DELETE_PREVIOUS, b"d", ("present", True)),
+    )
+    assert list(decoded.keys()) == list(decoded.written()) == [b"i", b"a", b"p", b"d"]
+    assert decode_batch(batch(ask_outcome(3, 4))).operations == ((OUTCOME, 3, 4),)
+    assert decode_batch(batch(page(b"a", b"b", 5, snapshot=9))).operations == (
+        (PAGE, b"a", b"b", 5, False, True, 9),
+    )
+
+
+def test_nested_txn() -> None:
+    """A transaction may hold transactions; their keys, writes and operations count as its own."""
+    inner = txn([kv_pb2.Compare(key=b"c", exists=True)], [increment(b"i"), get(b"g")], [delete(b"d")])
+    decoded = decode_batch(batch(txn((), [put(b"p", b""), inner])))
+    assert list(decoded.keys()) == [b"p", b"c", b"i", b"g", b"d"]
+    assert list(decoded.written()) == [b"p", b"i", b"d"]
+    assert decoded.operations[0][4], "an increment inside can fail"
+    many = [get(b"k")] * (BATCH_OPERATIONS_MAX - 2)
+    assert decode_batch(batch(txn((), [txn((), many)]))).writes
+    with pytest.raises(RequestTooLarge):
+        decode_batch(batch(txn((), [txn((), many), get(b"k")])))
+
+
+@pytest.mark.parametrize(("session", "sequence"), [(0, 1), (1, 0)])
+def test_outcome_of_nothing(session: int, sequence: int) -> None:
+    """An outcome query that names no session or no sequence is refused."""
+    assert reason(decode_batch(batch(ask_outcome(session, sequence))).operations[0]) == "INVALID_ARGUMENT"
+
+
+def test_outcome_stands_alone() -> None:
+    """An outcome query beside anything else is refused, the other goes on; so is one about its own request."""
+    operations = decode_batch(batch(ask_outcome(1, 1), put(b"k", b"v"))).operations
+    assert (reason(operations[0]), operations[1][0]) == ("INVALID_ARGUMENT", PUT)
+    with pytest.raises(InvalidArgument):
+        decode_batch(batch(ask_outcome(5, 7), request=(5, 7, 0)))
+    assert decode_batch(batch(ask_outcome(5, 6), request=(5, 7, 0))).writes
+
+
+def test_snapshot_range_stands_alone() -> None:
+    """A range with a snapshot beside anything else is refused: a response speaks of one index."""
+    operations = decode_batch(batch(page(), get(b"k"))).operations
+    assert (reason(operations[0]), operations[1][0]) == ("INVALID_ARGUMENT", GET)
+    assert reason(decode_batch(batch(page(), put(b"k", b"v"))).operations[0]) == "INVALID_ARGUMENT"
 
 
 def test_keys_are_all_found() -> None:
@@ -70,6 +146,8 @@ def test_key_and_value_limits(key_bytes: int, value_bytes: int, expected: str | 
     if value_bytes == 0:
         for operation in decode_batch(batch(get(key), delete(key))).operations:
             assert operation[1] == key if expected is None else reason(operation) == expected
+    (appended,) = decode_batch(batch(append(key, value))).operations
+    assert appended == (APPEND, key, value, None) if expected is None else reason(appended) == expected
 
 
 def test_operations_max() -> None:
@@ -98,14 +176,18 @@ def test_bytes_max() -> None:
         get(bytes(KEY_BYTES_MAX + 1)),
         put(b"k", b"v", absent=True),
         delete(b"k", present=True),
+        increment(b"k", 1, absent=True),
+        append(b"k", b"v", present=True),
         open_session(),
+        ask_outcome(1, 1),
         scan(),
-        txn(),
+        page(),
+        txn((), [txn()]),
         kv_pb2.Operation(),
     ],
 )
 def test_txn_is_refused_whole(bad: kv_pb2.Operation) -> None:
-    """A bad, conditional, nested or unknown operation in either list refuses the whole transaction."""
+    """A bad, conditional, twice nested or unknown operation in either list refuses the whole transaction."""
     for raw in (batch(txn((), [put(b"k", b"v"), bad])), batch(txn((), [put(b"k", b"v")], [bad]))):
         decoded = decode_batch(raw)
         assert reason(decoded.operations[0]) in ("INVALID_ARGUMENT", "KEY_EMPTY", "KEY_TOO_LONG")

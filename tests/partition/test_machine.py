@@ -12,10 +12,23 @@ from hypothesis import strategies as st
 from kv.errors import KVError
 from kv.ids import REQUEST_BYTES_MAX, VALUE_BYTES_MAX
 from kv.partition.batch import BATCH_OPERATIONS_MAX, decode_batch
-from kv.partition.machine import RESULT_BYTES_MAX, apply_command
+from kv.partition.machine import INTEGER_MAX, INTEGER_MIN, RESULT_BYTES_MAX, Repeated, apply_command
 from kv.partition.session import SessionLimits, SessionTable
 from kv.v1 import kv_pb2
-from tests.partition.tools import DictState, Op, batch, delete, get, open_session, put, results, txn
+from tests.partition.tools import (
+    DictState,
+    Op,
+    append,
+    ask_outcome,
+    batch,
+    delete,
+    get,
+    increment,
+    open_session,
+    put,
+    results,
+    txn,
+)
 
 LIMITS = SessionLimits(sessions_max=3, session_results_max=4, session_result_bytes_max=10_000, ttl_ms=1000)
 
@@ -170,9 +183,11 @@ def test_worst_response_fits() -> None:
     machine = Machine()
     (conflict,) = machine.command(batch(put(b"k", b"", revision=2**64 - 1)))
     (deleted,) = machine.command(batch(put(b"k", b""), delete(b"k")))
-    assert isinstance(conflict, bytes)
-    assert isinstance(deleted, bytes)
-    assert RESULT_BYTES_MAX + BATCH_OPERATIONS_MAX * (len(conflict) + 40) < REQUEST_BYTES_MAX
+    machine.do(put(b"max", b"%d" % INTEGER_MAX), put(b"text", b"text"))
+    failed = [machine.command(batch(operation))[0] for operation in FAILING.values()]
+    for outcome in (conflict, deleted, *failed):
+        assert isinstance(outcome, bytes)
+        assert RESULT_BYTES_MAX + BATCH_OPERATIONS_MAX * (len(outcome) + 40) < REQUEST_BYTES_MAX
 
 
 def test_open_session() -> None:
@@ -218,6 +233,253 @@ def test_forgotten_sequence() -> None:
     assert isinstance(outcome, KVError)
     assert (outcome.reason, outcome.definite) == ("UNKNOWN_OUTCOME", False)
     assert b"late" not in machine.state.records
+
+
+def reason(result: kv_pb2.OperationResult) -> str:
+    """Return the reason of a failed operation, which must be definite."""
+    assert result.error.definite, result
+    return result.error.reason
+
+
+def test_increment() -> None:
+    """A counter begins at 0, counts up and down, and is kept as decimal text with revision and version."""
+    machine = Machine()
+    assert machine.do(increment(b"n", 5))[0].increment == kv_pb2.IncrementResult(
+        value=5, revision=11, version=1
+    )
+    assert machine.do(increment(b"n", -7))[0].increment == kv_pb2.IncrementResult(
+        value=-2, revision=12, version=2
+    )
+    item = machine.do(get(b"n"))[0].get.item
+    assert (item.value, item.create_revision, item.mod_revision) == (b"-2", 11, 12)
+
+
+@pytest.mark.parametrize(
+    ("start", "delta", "total"),
+    [
+        (INTEGER_MAX - 1, 1, INTEGER_MAX),
+        (INTEGER_MAX, 1, None),
+        (INTEGER_MIN + 1, -1, INTEGER_MIN),
+        (INTEGER_MIN, -1, None),
+        (INTEGER_MIN, INTEGER_MAX, -1),
+    ],
+)
+def test_increment_overflow(start: int, delta: int, total: int | None) -> None:
+    """A sum within a signed 64-bit integer is written; one beyond is a definite error, and nothing is."""
+    machine = Machine()
+    machine.do(put(b"n", b"%d" % start))
+    (result,) = machine.do(increment(b"n", delta))
+    if total is not None:
+        assert result.increment.value == total
+        return
+    assert reason(result) == "INTEGER_OVERFLOW"
+    assert machine.do(get(b"n"))[0].get.item.version == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"x", b"+1", b"01", b"-0", b" 1", b"1\n", b"1.0", b"9223372036854775808", b"-9223372036854775809", b"9" * 25],
+)  # fmt: skip
+def test_not_an_integer(text: bytes) -> None:
+    """A value that is no signed 64-bit integer in its shortest decimal form is left alone with a definite error."""
+    machine = Machine()
+    machine.do(put(b"n", text))
+    assert reason(machine.do(increment(b"n"))[0]) == "NOT_AN_INTEGER"
+    assert machine.do(get(b"n"))[0].get.item.value == text
+
+
+def test_append() -> None:
+    """Bytes go to the end of the value; a key that does not exist counts as empty."""
+    machine = Machine()
+    assert machine.do(append(b"k", b"ab"))[0].append == kv_pb2.AppendResult(length=2, revision=11, version=1)
+    assert machine.do(append(b"k", b""), append(b"k", b"c"))[1].append == kv_pb2.AppendResult(
+        length=3, revision=12, version=3
+    )
+    assert machine.do(get(b"k"))[0].get.item.value == b"abc"
+
+
+def test_append_too_large() -> None:
+    """A value may grow up to the limit exactly; one byte more is a definite error, and nothing is written."""
+    machine = Machine()
+    machine.do(put(b"k", bytes(VALUE_BYTES_MAX - 1)))
+    assert machine.do(append(b"k", b"1"))[0].append.length == VALUE_BYTES_MAX
+    assert reason(machine.do(append(b"k", b"2"))[0]) == "VALUE_TOO_LARGE"
+    assert machine.do(get(b"k"))[0].get.item.version == 2
+
+
+def test_conditions_of_counters_and_lists() -> None:
+    """Increments and appends take conditions as puts do."""
+    machine = Machine()
+    for operation in (increment(b"n", 1, present=True), append(b"k", b"v", revision=5)):
+        assert reason(machine.do(operation)[0]) == "CONDITION_FAILED"
+    assert not machine.state.records
+    machine.do(increment(b"n", 1, absent=True), append(b"k", b"v", revision=0))
+    assert set(machine.state.records) == {b"n", b"k"}
+
+
+def test_previous() -> None:
+    """A put or delete tells what the key held before if it is asked to, and nothing if there was nothing."""
+    machine = Machine()
+    assert not machine.do(put(b"k", b"1", previous=True))[0].put.HasField("previous")
+    before = kv_pb2.KeyValue(key=b"k", value=b"1", create_revision=11, mod_revision=11, version=1)
+    replaced = machine.do(put(b"k", b"2", previous=True))[0].put
+    assert replaced == kv_pb2.PutResult(revision=12, version=2, previous=before)
+    removed = machine.do(delete(b"k", previous=True))[0].delete
+    assert (removed.deleted, removed.previous.value) == (True, b"2")
+    assert machine.do(delete(b"k", previous=True))[0].delete == kv_pb2.DeleteResult(revision=14)
+    assert reason(machine.do(put(b"k", b"3", previous=True, present=True))[0]) == "CONDITION_FAILED"
+
+
+def test_previous_is_bounded() -> None:
+    """A write whose previous value has no room in the response fails definitely and is not done."""
+    machine = Machine()
+    for n in range(4):
+        machine.do(put(b"%d" % n, bytes(VALUE_BYTES_MAX - 100)))
+    got = machine.do(*[put(b"%d" % n, b"new", previous=True) for n in range(4)])
+    assert [result.WhichOneof("result") for result in got] == ["put", "put", "put", "error"]
+    assert reason(got[3]) == "REQUEST_TOO_LARGE"
+    assert len(machine.do(get(b"3"))[0].get.item.value) == VALUE_BYTES_MAX - 100
+
+
+FAILING = {
+    "INTEGER_OVERFLOW": increment(b"max"),
+    "NOT_AN_INTEGER": increment(b"text"),
+    "VALUE_TOO_LARGE": append(b"text", bytes(VALUE_BYTES_MAX)),
+}
+
+
+@pytest.mark.parametrize("expected", FAILING)
+@pytest.mark.parametrize("nested", [False, True])
+def test_failing_transaction(expected: str, nested: bool) -> None:
+    """A transaction with an operation that fails, nested or not, fails whole with that error and writes nothing."""
+    machine = Machine()
+    machine.do(put(b"max", b"%d" % INTEGER_MAX), put(b"text", b"text"), put(b"gone", b""))
+    before = dict(machine.state.records)
+    bad = FAILING[expected]
+    steps = [
+        put(b"new", b"1"),
+        delete(b"gone"),
+        increment(b"n"),
+        txn((), [put(b"x", b""), bad]) if nested else bad,
+    ]
+    got = machine.do(txn((), steps), put(b"after", b""))
+    assert [reason(got[0]), got[1].put.version] == [expected, 1]
+    assert set(machine.state.records) == {*before, b"after"}
+    assert {key: machine.state.records[key] for key in before} == before
+
+
+def test_transaction_that_could_fail() -> None:
+    """A transaction on an overlay sees its own writes and leaves all of them."""
+    machine = Machine()
+    machine.do(put(b"old", b"1"), put(b"n", b"41"))
+    absent = kv_pb2.Compare(key=b"made", exists=False)
+    done = machine.do(
+        txn(
+            [absent],
+            [
+                put(b"made", b"x"),
+                append(b"made", b"y"),
+                delete(b"old"),
+                increment(b"n"),
+                txn([absent], [put(b"wrong", b"")], [increment(b"n"), get(b"made"), delete(b"made")]),
+                get(b"made"),
+            ],
+        )
+    )[0].txn
+    assert (done.succeeded, done.results[3].increment.value) == (True, 42)
+    inner = done.results[4].txn
+    assert (inner.succeeded, inner.results[0].increment.value) == (False, 43)
+    assert inner.results[1].get.item.value == b"xy"
+    assert not done.results[5].get.HasField("item")
+    assert set(machine.state.records) == {b"n"}
+
+
+def test_only_the_chosen_list_can_fail_it() -> None:
+    """What stands in the list that was not chosen fails nothing."""
+    machine = Machine()
+    machine.do(put(b"text", b"text"))
+    done = machine.do(txn((), [put(b"k", b"v")], [increment(b"text")]))[0]
+    assert done.txn.succeeded
+    assert b"k" in machine.state.records
+
+
+def test_response_of_a_failed_transaction_is_free() -> None:
+    """What a failed transaction would have answered takes no room from those after it."""
+    machine = Machine()
+    for n in range(3):
+        machine.do(put(b"%d" % n, bytes(VALUE_BYTES_MAX - 100)))
+    machine.do(put(b"text", b"text"))
+    reads = [get(b"%d" % n) for n in range(3)]
+    got = machine.do(txn((), [*reads, increment(b"text")]), *reads)
+    assert [result.WhichOneof("result") for result in got] == ["error", "get", "get", "get"]
+
+
+def outcome_of(machine: Machine, session: int, sequence: int) -> kv_pb2.OutcomeResult:
+    """Ask what became of a request."""
+    return machine.do(ask_outcome(session, sequence))[0].outcome
+
+
+def test_outcome_of_an_applied_write() -> None:
+    """An applied write is answered as such with its results, again and again; without them once they are evicted."""
+    machine = Machine()
+    machine.command(batch(open_session()))
+    session = 11 << 16
+    (first,) = machine.command(batch(increment(b"n"), put(b"k", b"v"), request=(session, 1, 0)))
+    for _ in range(2):
+        told = outcome_of(machine, session, 1)
+        assert told.outcome == kv_pb2.WRITE_OUTCOME_APPLIED
+        assert list(told.results) == results(first)
+    for sequence in range(2, 7):
+        machine.command(batch(put(b"k", b"v"), request=(session, sequence, 0)))
+    assert outcome_of(machine, session, 1) == kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_APPLIED)
+
+
+def test_outcome_decides() -> None:
+    """A write that was not applied when it was asked for is refused for good, and says so each time."""
+    machine = Machine()
+    machine.command(batch(open_session()))
+    late = batch(put(b"late", b"v"), request=(11 << 16, 1, 0))
+    for _ in range(2):
+        assert outcome_of(machine, 11 << 16, 1).outcome == kv_pb2.WRITE_OUTCOME_NOT_APPLIED
+        (refused,) = machine.command(late)
+        assert isinstance(refused, KVError)
+        assert (refused.reason, refused.definite) == ("OUTCOME_DECIDED", True)
+        assert refused.metadata == {"session": str(11 << 16), "sequence": "1"}
+    assert not machine.state.records
+
+
+def test_outcome_unknown() -> None:
+    """Of a session that does not exist or an acknowledged request nothing is known."""
+    machine = Machine()
+    machine.command(batch(open_session()))
+    machine.command(batch(put(b"k", b"v"), request=(11 << 16, 2, 1)))
+    for session, sequence in ((99, 1), (11 << 16, 1)):
+        assert outcome_of(machine, session, sequence).outcome == kv_pb2.WRITE_OUTCOME_UNKNOWN
+
+
+def test_largest_outcome_fits() -> None:
+    """The outcome of the largest response fits into one."""
+    machine = Machine()
+    machine.sessions.limits = SessionLimits(3, 4, 16 << 20, 1000)
+    machine.command(batch(open_session()))
+    for n in range(3):
+        machine.do(put(b"%d" % n, bytes(VALUE_BYTES_MAX - 100)))
+    reads = [get(b"%d" % n) for n in range(3)]
+    machine.command(batch(*reads, put(b"k", b""), request=(11 << 16, 1, 0)))
+    (told,) = machine.command(batch(ask_outcome(11 << 16, 1)))
+    assert isinstance(told, bytes)
+    assert len(results(told)[0].outcome.results) == 4
+    assert len(told) < REQUEST_BYTES_MAX
+
+
+def test_repetitions_are_marked() -> None:
+    """An outcome from memory is told from a new one: its revision is that of an earlier command."""
+    machine = Machine()
+    machine.command(batch(open_session()))
+    raw = batch(put(b"k", b"v"), request=(11 << 16, 1, 0))
+    first, again = machine.command(raw, raw)
+    assert (type(first), type(again)) == (bytes, Repeated)
+    assert first == again
 
 
 KEYS = st.sampled_from([b"a", b"b", b"c"])

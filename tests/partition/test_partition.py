@@ -30,16 +30,20 @@ from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry, SnapshotSink, Snap
 from kv.v1 import cluster_pb2, kv_pb2
 from tests.partition.tools import (
     Bench,
+    append,
+    ask_outcome,
     batch,
     command,
     delete,
     evidence,
     get,
+    increment,
     open_session,
     partition_config,
     put,
     results,
     scan,
+    txn,
 )
 
 
@@ -65,7 +69,9 @@ def test_write_then_read(bench: Bench) -> None:
     """A write is answered with its revision and evidence, and a later linearizable read sees it."""
     written = bench.ask(batch(put(b"k", b"v")))
     assert results(written)[0].put == kv_pb2.PutResult(revision=3, version=1)
-    assert evidence(written) == kv_pb2.Evidence(partition=7, map_epoch=9, term=1, index=3, node="n1")
+    assert evidence(written) == kv_pb2.Evidence(
+        partition=7, map_epoch=9, term=1, index=3, node="n1", revision=3
+    )
     read = bench.ask(batch(get(b"k"), get(b"none")))
     assert [result.get.item.value for result in results(read)] == [b"v", b""]
     assert not results(read)[1].get.HasField("item")
@@ -613,6 +619,13 @@ SOME_OPERATION = st.one_of(
     st.builds(lambda key, value: put(key, value, absent=True), st.sampled_from(KEYS), st.binary(max_size=3)),
     st.builds(delete, st.sampled_from(KEYS)),
     st.builds(get, st.sampled_from(KEYS)),
+    st.builds(increment, st.sampled_from(KEYS), st.integers(-3, 3)),
+    st.builds(append, st.sampled_from(KEYS), st.binary(max_size=3)),
+    st.builds(
+        lambda key, other: txn((), [put(key, b"1"), increment(other), txn((), [append(key, b"2")])]),
+        st.sampled_from(KEYS),
+        st.sampled_from(KEYS),
+    ),
 )
 SOME_BATCH = st.tuples(
     st.lists(SOME_OPERATION, min_size=1, max_size=3),
@@ -660,6 +673,8 @@ def _log_of(script: list[Any]) -> list[Entry]:
         raws = []
         for operations, which, sequence in batches:
             session = (0, first << 16, first << 16 | 1, 77)[which]
+            if session and not sequence % 3:
+                raws.append(batch(ask_outcome(session, sequence + 1)))
             raws.append(batch(*operations, request=(session, sequence, 0) if session else None))
         log.append((command(*raws, time_ms=time_ms), first + len(log), 1))
     return log

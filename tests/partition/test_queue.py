@@ -102,3 +102,15 @@ def test_take_all() -> None:
     queue.admit(read)
     assert set(queue.take_all()) == {write, read}
     assert queue.take_all() == []
+
+
+def test_take_of_leader() -> None:
+    """Of all that waits, the reads for which it does not matter who leads stay, in order."""
+    queue = RequestQueue(100, 1000)
+    stale = batch(get(b"k"), stale=True)
+    waiting = [request(raw) for raw in (READ, stale, WRITE, stale)]
+    for one in waiting:
+        queue.admit(one)
+    assert queue.take_of_leader(lambda one: one.stale) == [waiting[0], waiting[2]]
+    assert queue.take_all() == [waiting[1], waiting[3]]
+    assert queue.pending_requests == len(waiting), "taken is not answered"

@@ -11,26 +11,53 @@ from kv.errors import KVError, NotLeader
 from kv.internal.v1 import log_pb2
 from kv.partition.partition import Replica
 from kv.partition.store import MAP_BYTES_MAX, Store
-from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry
+from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry, ReadProof, Tracer
 from kv.v1 import kv_pb2
 
 Op = kv_pb2.Operation
 
 
-def put(key: bytes, value: bytes, /, **condition: bool | int | bytes) -> Op:
-    """Return a put; the keyword is its condition."""
-    made = kv_pb2.PutOperation(key=key, value=value)
+def put(key: bytes, value: bytes, /, *, previous: bool = False, **condition: bool | int | bytes) -> Op:
+    """Return a put; any other keyword is its condition."""
+    made = kv_pb2.PutOperation(key=key, value=value, return_previous=previous)
     if condition:
         made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
     return Op(put=made)
 
 
-def delete(key: bytes, /, **condition: bool | int | bytes) -> Op:
-    """Return a delete; the keyword is its condition."""
-    made = kv_pb2.DeleteOperation(key=key)
+def delete(key: bytes, /, *, previous: bool = False, **condition: bool | int | bytes) -> Op:
+    """Return a delete; any other keyword is its condition."""
+    made = kv_pb2.DeleteOperation(key=key, return_previous=previous)
     if condition:
         made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
     return Op(delete=made)
+
+
+def increment(key: bytes, delta: int = 1, /, **condition: bool | int | bytes) -> Op:
+    """Return an increment; the keyword is its condition."""
+    made = kv_pb2.IncrementOperation(key=key, delta=delta)
+    if condition:
+        made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
+    return Op(increment=made)
+
+
+def append(key: bytes, value: bytes, /, **condition: bool | int | bytes) -> Op:
+    """Return an append; the keyword is its condition."""
+    made = kv_pb2.AppendOperation(key=key, value=value)
+    if condition:
+        made.condition.CopyFrom(kv_pb2.Condition(**condition))  # type: ignore[arg-type]
+    return Op(append=made)
+
+
+def ask_outcome(session: int, sequence: int) -> Op:
+    """Return an outcome query."""
+    return Op(outcome=kv_pb2.OutcomeOperation(session=session, sequence=sequence))
+
+
+def page(start: bytes = b"", end: bytes = b"", limit: int = 0, *, snapshot: int = 0) -> Op:
+    """Return a range that keeps a snapshot, or goes on with one."""
+    made = kv_pb2.RangeOperation(start=start, end=end, limit=limit, keep_snapshot=True, snapshot=snapshot)
+    return Op(range=made)
 
 
 def get(key: bytes) -> Op:
@@ -53,9 +80,15 @@ def txn(compare: Sequence[kv_pb2.Compare] = (), then: Sequence[Op] = (), otherwi
     return Op(txn=kv_pb2.TxnOperation(compare=compare, then_operations=then, else_operations=otherwise))
 
 
-def batch(*operations: Op, request: tuple[int, int, int] | None = None, stale: bool = False) -> bytes:
-    """Return a serialized batch; `request` is (session, sequence, acknowledged)."""
-    made = kv_pb2.BatchRequest(operations=operations)
+def batch(
+    *operations: Op,
+    request: tuple[int, int, int] | None = None,
+    stale: bool = False,
+    read: kv_pb2.ReadOptions | None = None,
+    **fields: int,
+) -> bytes:
+    """Return a serialized batch; `request` is (session, sequence, acknowledged), `fields` those of the message."""
+    made = kv_pb2.BatchRequest(operations=operations, read=read, **fields)  # type: ignore[arg-type]
     if request is not None:
         session, sequence, acknowledged = request
         made.request_id.CopyFrom(
@@ -123,8 +156,15 @@ class FakeGroup:
         self.durable_lag = 0
         self.compacted: list[int] = []
         self.woken = 0
-        self.reads: list[Callable[[int | None], None]] = []
+        self.reads: list[tuple[Callable[[ReadProof | None], None], float, bool]] = []
         self.refuse: KVError | None = None
+        self.now = 0.0
+        self.lease_allowed = True
+        self.lease_holds = False
+        self.proof: ReadProof | None = None
+        self.all_durable_index = 0
+        self.lagging: Sequence[str] = ()
+        self.tracer: Tracer | None = None
         replica.attach(self)
 
     @property
@@ -148,8 +188,14 @@ class FakeGroup:
         self.log.append((data, self.last_index + 1, self.term))
         return self.last_index
 
-    def read_index(self, done: Callable[[int | None], None]) -> None:
-        self.reads.append(done)
+    def read_index(self, done: Callable[[ReadProof | None], None], *, lease: bool = False) -> None:
+        self.reads.append((done, self.now, lease))
+
+    def behind(self, index: int) -> Sequence[str]:
+        return self.lagging if index > self.all_durable_index else ()
+
+    def trace(self, tracer: Tracer | None) -> None:
+        self.tracer = tracer
 
     def wake(self) -> None:
         self.woken += 1
@@ -171,11 +217,20 @@ class FakeGroup:
         first, self.commit_index = self.commit_index + 1, index
         self.replica.apply(self.log[first - BOOTSTRAP_INDEX - 1 : index - BOOTSTRAP_INDEX])
 
-    def confirm_reads(self) -> None:
-        """Answer the reads that wait, as leader."""
+    def confirm_reads(self, *, index: int | None = None) -> None:
+        """Answer the reads that wait: as leader, or with the index that the leader gave."""
         reads, self.reads = self.reads, []
-        for done in reads:
-            done(self.commit_index if self.is_leader else None)
+        for done, began_at, lease in reads:
+            known = self.commit_index if self.is_leader else index
+            if known is None:
+                done(None)
+            else:
+                self.proof = ReadProof(known, began_at, leased=lease and self.lease_holds)
+                done(self.proof)
+
+    def all_durable(self) -> None:
+        """Every replica has proved that it has the whole log on disk."""
+        self.all_durable_index = self.last_index
 
     def turn(self) -> None:
         """One turn with everything committed and confirmed at once."""
@@ -185,6 +240,7 @@ class FakeGroup:
 
     def depose(self) -> None:
         """Lose the leadership to another node in a new term."""
+        self.all_durable_index, self.lagging = 0, ()
         self.is_leader, self.leader, self.term = False, "n2", self.term + 1
         self.replica.leadership(False, self.term)
 
@@ -212,6 +268,11 @@ def partition_config(**changes: float) -> PartitionConfig:
         "scan_page_bytes": 1 << 16,
         "scan_page_items": 10,
         "request_timeout_s": 5.0,
+        "session_wait_s": 0.5,
+        "all_write_timeout_s": 1.0,
+        "scan_snapshots_max": 4,
+        "scan_snapshot_bytes_max": 1 << 16,
+        "scan_snapshot_idle_s": 10.0,
     }
     return PartitionConfig(**(values | changes))
 

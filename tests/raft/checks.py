@@ -27,6 +27,8 @@ class Checker:
     quorum: int
     leaders: dict[int, str] = field(default_factory=dict)
     committed: dict[int, Entry] = field(default_factory=dict)
+    committed_in: dict[int, int] = field(default_factory=dict)
+    """Index to the term in which it was committed, or a later one."""
     applied: dict[int, Entry] = field(default_factory=dict)
     acknowledged: dict[int, Entry] = field(default_factory=dict)
 
@@ -36,13 +38,15 @@ class Checker:
         if known != name:
             raise Violation(f"two leaders: {known} and {name} lead term {term}")
         for index, entry in self.committed.items():
-            if holds(index) not in (0, entry[2]) and entry[2] < term:
+            # Entries of older terms count from the term in which they were committed (3.6.2): a leader that was
+            # deposed without knowing it need not hold what its successor has committed since.
+            if self.committed_in[index] < term and holds(index) not in (0, entry[2]):
                 raise Violation(
                     f"incomplete leader: {name} leads term {term} without committed entry {index}"
                 )
 
-    def commits(self, name: str, entry: Entry, copies: list[Copy]) -> None:
-        """A committed entry is on a quorum's disks, and never changes."""
+    def commits(self, name: str, entry: Entry, copies: list[Copy], in_term: int) -> None:
+        """A committed entry is on a quorum's disks, and never changes. `in_term`: the term of who tells it."""
         _, index, term = entry
         known = self.committed.get(index)
         if known is None:
@@ -52,6 +56,7 @@ class Checker:
                     f"no durable quorum: {name} commits {index} of term {term} on {holders} disks"
                 )
             self.committed[index] = entry
+            self.committed_in[index] = in_term
         elif known != entry:
             raise Violation(f"committed entry changed: {index} was {known}, {name} has {entry}")
 

@@ -11,13 +11,14 @@ outbox may release for the records that are durable is put on the links. Its log
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from kv.config import RaftConfig
 from kv.internal.v1 import raft_pb2
-from kv.raft.api import ENTRY_PREFIX, Entry
+from kv.raft.api import ENTRY_PREFIX, Entry, ReadProof
 from kv.raft.group import Group
 from kv.raft.guard import Rules
 from kv.raft.wal import Flush, Wal
@@ -37,6 +38,8 @@ CONFIG = RaftConfig(
     election_min_s=1.0,
     election_max_s=2.0,
     leader_fallback_s=1.0,
+    lease_s=0.8,
+    clock_drift_max=0.05,
     segment_bytes=16_384,
     entry_bytes_max=4096,
     log_cache_bytes_max=1 << 20,
@@ -56,6 +59,8 @@ class Member:
     """One node: its disks, and while it is up its log, state machine and group. The group's `Host`."""
 
     name: str
+    now: Callable[[], float]
+    """The member's steady clock, seconds."""
     files: MemoryFiles = field(default_factory=MemoryFiles)
     disk: LedgerDisk = field(default_factory=LedgerDisk)
     up: bool = False
@@ -93,12 +98,20 @@ class Cluster:
     """See the file's docstring. Members are called n1, n2, ...; time is in seconds."""
 
     def __init__(
-        self, size: int, *, rules: Rules | None = None, config: RaftConfig = CONFIG, seed: int = 0
+        self,
+        size: int,
+        *,
+        rules: Rules | None = None,
+        config: RaftConfig = CONFIG,
+        seed: int = 0,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
+        """`rates`: by how much the clocks of these members run faster than the test's; 1.0 by default."""
         self.names = [f"n{i + 1}" for i in range(size)]
-        self.members = {name: Member(name) for name in self.names}
-        self.rules, self.config = rules or Rules(), config
         self.now = 1.0
+        self.rates = rates or {}
+        self.members = {name: Member(name, partial(self.clock, name)) for name in self.names}
+        self.rules, self.config = rules or Rules(), config
         self.random = Random(seed)
         self.links: dict[tuple[str, str], deque[Wire]] = {
             (a, b): deque() for a in self.names for b in self.names if a != b
@@ -112,6 +125,10 @@ class Cluster:
 
     def __getitem__(self, name: str) -> Group:
         return self.members[name].group
+
+    def clock(self, name: str) -> float:
+        """What the clock of a member shows."""
+        return self.now * self.rates.get(name, 1.0)
 
     # ------------------------------------------------------------ life of a member
 
@@ -145,7 +162,7 @@ class Cluster:
             config=self.config,
             host=member,
             rng=Random(self.random.getrandbits(32)).random,
-            now=self.now,
+            now=member.now(),
             rules=self.rules,
         )
         for peer in self.names:
@@ -169,7 +186,7 @@ class Cluster:
         """A new connection between two members; whatever the old one carried is lost."""
         self._disconnect(a, b)
         for me, peer in ((a, b), (b, a)):
-            self.members[me].group.connection(peer, True, self.now)
+            self.members[me].group.connection(peer, True)
 
     def disconnect(self, a: str, b: str) -> None:
         """The connection breaks, and both notice."""
@@ -179,7 +196,7 @@ class Cluster:
         for me, peer in ((a, b), (b, a)):
             self.links[me, peer].clear()
             if self.members[me].up:
-                self.members[me].group.connection(peer, False, self.now)
+                self.members[me].group.connection(peer, False)
 
     # ------------------------------------------------------------ steps
 
@@ -195,7 +212,7 @@ class Cluster:
         """Hand one message to a member, as the connection to `source` would."""
         member = self.members[target]
         if member.up:
-            member.group.receive(raft_pb2.RaftMessage.FromString(wire[0]), source, self.now)
+            member.group.receive(raft_pb2.RaftMessage.FromString(wire[0]), source)
             self._turn(member)
 
     def take(self, source: str, target: str) -> list[Wire]:
@@ -227,7 +244,7 @@ class Cluster:
         assert member.flush is not None
         member.wal.end_flush(member.flush)
         member.flush = None
-        member.group.synced(self.now)
+        member.group.synced()
         self._turn(member)
 
     def sync(self, *names: str) -> bool:
@@ -259,7 +276,7 @@ class Cluster:
         self.now += advance_s
         for name in names:
             member = self.members[name]
-            if member.group.timer(self.now) or len(member.group.outbox):
+            if member.group.timer(member.now()) or len(member.group.outbox):
                 self._turn(member)
 
     def turn(self, name: str) -> None:
@@ -277,17 +294,21 @@ class Cluster:
         self.commands += 1
         self.propose(name, f"command {self.commands}")
 
-    def read(self, name: str) -> list[int | None]:
-        """Begin a linearizable read; the list receives the index it is served at, or None."""
+    def read(
+        self, name: str, *, lease: bool = False, proofs: list[ReadProof | None] | None = None
+    ) -> list[int | None]:
+        """Begin a linearizable read; the list receives the index it is served at, or None; `proofs` all of it."""
+        proofs = [] if proofs is None else proofs
         member, begun_at = self.members[name], self.checker.acknowledged_index()
         served: list[int | None] = []
 
-        def done(index: int | None) -> None:
-            served.append(index)
-            if index is not None:
+        def done(proof: ReadProof | None) -> None:
+            served.append(None if proof is None else proof.index)
+            proofs.append(proof)
+            if proof is not None:
                 self.checker.reads(name, begun_at, member.ledger.applied_index)
 
-        member.group.read_index(done)
+        member.group.read_index(done, lease=lease)
         self._turn(member)
         return served
 
@@ -378,7 +399,7 @@ class Cluster:
         member.woken = True
         while member.woken:
             member.woken = False
-            member.group.settle(self.now)
+            member.group.settle(member.now())
             self._look(member)
             self._release(member)
             member.woken = member.woken or (member.group.busy and not member.ledger.store_full)
@@ -408,7 +429,7 @@ class Cluster:
             copies = [other.copy() for other in self.members.values()]
             for index in range(max(member.seen_commit, group.journal.base) + 1, group.commit_index + 1):
                 term = group.journal.entry(index)[2]
-                self.checker.commits(member.name, (group.data(index), index, term), copies)
+                self.checker.commits(member.name, (group.data(index), index, term), copies, group.term)
             member.seen_commit = group.commit_index
 
     def _applies(self, member: Member, entry: Entry) -> None:

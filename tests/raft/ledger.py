@@ -6,6 +6,7 @@ expectations about Raft; the harness watches what is applied through `observe`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -106,6 +107,8 @@ class Ledger:
         self.sinks: list[LedgerSink] = []
         self.sources: list[LedgerSource] = []
         self.pumps = 0
+        self.waits_until = math.inf
+        self.looked_at: list[float] = []
         self.group: GroupHandle | None = None
         self._noted_index = self.applied_index
 
@@ -149,8 +152,12 @@ class Ledger:
             self._observe(entry)
             self.entries.append(entry)
 
+    def overdue(self, now: float) -> bool:
+        return self.waits_until <= now
+
     def maybe_checkpoint(self, now: float) -> None:
         """Checkpoints are made by the test; here the store catches up when it was full and has room again."""
+        self.looked_at.append(now)
         if self.applied_index < self._noted_index and not self.store_full:
             assert self.group is not None
             self._apply(self.group.entries(self.applied_index + 1, self._noted_index))

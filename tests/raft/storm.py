@@ -45,6 +45,21 @@ class Storm:
         for _, step in self.random.choices(self._steps, weights, k=steps):
             step()
 
+    def run_deposing(self, steps: int, rounds: int) -> None:
+        """In each round take that many steps, half of them while nobody hears whoever leads, and no silence ends."""
+        steps_of_calm = self._steps
+        for _ in range(rounds):
+            self.run(steps // 2)
+            self.mend()
+            self._steps = [it for it in steps_of_calm if it[1] not in (self.cut_one, self.mend, self.crash)]
+            leaders = [
+                n for n in self.cluster.names if self.cluster.members[n].up and self.cluster[n].is_leader
+            ]
+            self.cut = {link for link in self.cluster.links if set(link) & set(leaders)}
+            self.run(steps // 2)
+            self.cut.clear()
+            self._steps = steps_of_calm
+
     # ------------------------------------------------------------ steps
 
     def deliver(self) -> None:
@@ -80,10 +95,13 @@ class Storm:
                     self.cluster.command(name)
 
     def read(self) -> None:
-        """A client reads from whoever leads."""
+        """A client reads from whoever leads, by the lease or not, and from one that may not lead."""
         for name in self.cluster.names:
             if self.cluster.members[name].up and self.cluster[name].is_leader:
-                self.cluster.read(name)
+                self.cluster.read(name, lease=self.random.random() < 0.5)
+        anybody = self._up()
+        if anybody is not None:
+            self.cluster.read(anybody)
 
     def work(self) -> None:
         """A worker thread finishes something."""

@@ -52,7 +52,6 @@ def test_a_leader_that_falls_back_while_it_proposes_refuses() -> None:
     cluster.lead("n1")
     last = cluster["n1"].last_index
     cluster.now += CONFIG.leader_fallback_s + 0.1
-    cluster.members["n1"].group.now = cluster.now
     with pytest.raises(NotLeader):
         cluster["n1"].propose(b"\x01x")
     assert cluster["n1"].last_index == last
@@ -85,7 +84,7 @@ def test_many_commands_are_applied_in_bounded_slices() -> None:
     member.wal.end_flush(member.flush)
     member.flush = None
     before = member.ledger.applied_index
-    member.group.synced(cluster.now)
+    member.group.synced()
     member.group.settle(cluster.now)
     assert member.ledger.applied_index - before <= 2 * APPLY_ENTRIES_MAX
     assert member.group.busy == (member.ledger.applied_index < member.group.last_index)
@@ -104,6 +103,80 @@ def test_entries_returns_committed_data_even_after_it_left_the_cache() -> None:
     cluster.restart("n1")
     first = cluster["n1"].last_index - 2
     assert texts(cluster["n1"].entries(first, first + 2)) == ["a", "b", "c"]
+
+
+# ------------------------------------------------------------ tracing
+
+
+class Notes:
+    """A tracer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int, str]] = []
+
+    def note(self, step: str, index: int, detail: str) -> None:
+        self.steps.append((step, index, detail))
+
+
+def test_a_tracer_is_told_the_steps_of_a_write_in_their_order() -> None:
+    """On the leader: appended, on its disk, acknowledged by each follower, committed, applied."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    notes, index = Notes(), cluster["n1"].last_index + 1
+    cluster["n1"].trace(notes)
+    cluster.propose("n1", "a")
+    cluster.sync("n1")
+    for name in ("n2", "n3"):
+        cluster.deliver("n1", name)
+        cluster.sync(name)
+        cluster.deliver(name, "n1")
+    assert notes.steps == [
+        ("appended", index, ""),
+        ("synced", index, ""),
+        ("acknowledged", index, "n2"),
+        ("committed", index, ""),
+        ("applied", index, ""),
+        ("acknowledged", index, "n3"),
+    ]
+    cluster["n1"].trace(None)
+    cluster.propose("n1", "b")
+    cluster.exchange(*cluster.names)
+    assert len(notes.steps) == 6
+
+
+def test_a_tracer_is_told_how_reads_are_proved() -> None:
+    """Whom a leader asked and who confirmed, its lease, and on a follower that the leader was asked and answered."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    leads, follows, index = Notes(), Notes(), cluster["n1"].commit_index
+    cluster["n1"].trace(leads)
+    cluster["n2"].trace(follows)
+    cluster.read("n1")
+    cluster.deliver("n1", "n3")
+    cluster.deliver("n3", "n1")
+    cluster.read("n1", lease=True)
+    assert leads.steps == [
+        ("probed", index, "n2"),
+        ("probed", index, "n3"),
+        ("confirmed", 0, "n3"),
+        ("lease", index, ""),
+    ]
+    cluster.read("n2")
+    cluster.exchange(*cluster.names)
+    assert follows.steps == [("asked leader", 0, "n1"), ("answered", index, "n1")]
+
+
+def test_a_member_that_hears_of_nobody_still_looks_at_who_waited_long_enough() -> None:
+    """Time alone gives a follower a turn when its state machine has somebody to answer, and none before."""
+    cluster = Cluster(3)
+    cluster.elect("n1", "n2", "n3")
+    member = cluster.members["n2"]
+    member.ledger.waits_until = cluster.now + HEARTBEAT_S
+    looks = len(member.ledger.looked_at)
+    cluster.timer("n2", advance_s=HEARTBEAT_S / 2)
+    assert len(member.ledger.looked_at) == looks
+    cluster.timer("n2", advance_s=HEARTBEAT_S / 2)
+    assert member.ledger.looked_at[looks:] == [member.now()]
 
 
 # ------------------------------------------------------------ one member

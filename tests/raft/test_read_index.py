@@ -5,15 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kv.raft.api import ReadProof
 from kv.raft.read_index import ReadIndexQueue
 
 
 def served(queue: ReadIndexQueue, applied: int) -> list[int]:
     """Serve what is ready; the indexes of those reads."""
-    return [index for index, _ in queue.ready(applied)]
+    return [proof.index for proof, _ in queue.ready(applied)]
 
 
-def ignore(index: int | None) -> None:
+def ignore(proof: ReadProof | None) -> None:
     """A read whose answer nobody looks at."""
 
 
@@ -22,13 +23,13 @@ def test_one_round_serves_all_reads_that_waited() -> None:
     queue = ReadIndexQueue(2)
     queue.add(ignore)
     queue.add(ignore)
-    first = queue.begin(term=4, commit_index=7)
+    first = queue.begin(term=4, commit_index=7, now=1.0)
     queue.add(ignore)
     assert (len(queue), queue.can_begin) == (3, False)
     queue.confirm("b", 4, first)
     assert served(queue, 7) == [7, 7]
     assert (len(queue), queue.can_begin) == (1, True)
-    second = queue.begin(4, 9)
+    second = queue.begin(4, 9, 1.0)
     assert second > first
     queue.confirm("b", 4, first)  # a late answer to the earlier round proves nothing for this one
     assert served(queue, 9) == []
@@ -41,7 +42,7 @@ def test_a_confirmed_read_waits_for_its_index_to_be_applied() -> None:
     """A read is served when the state has reached the commit index that it noted."""
     queue = ReadIndexQueue(2)
     queue.add(ignore)
-    queue.confirm("b", 1, queue.begin(1, 5))
+    queue.confirm("b", 1, queue.begin(1, 5, 1.0))
     assert served(queue, 4) == []
     assert served(queue, 5) == [5]
 
@@ -50,7 +51,7 @@ def test_confirmations_are_counted_once_a_member_and_in_the_rounds_term() -> Non
     """In a group of five two members besides the leader must confirm, in the term in which the round began."""
     queue = ReadIndexQueue(3)
     queue.add(ignore)
-    sequence = queue.begin(3, 8)
+    sequence = queue.begin(3, 8, 1.0)
     for member, term in (("b", 3), ("b", 3), ("c", 2), ("c", 4)):
         queue.confirm(member, term, sequence)
     assert served(queue, 8) == []
@@ -62,7 +63,7 @@ def test_a_group_of_one_needs_no_answers() -> None:
     """The only member's round is over when it begins."""
     queue = ReadIndexQueue(1)
     queue.add(ignore)
-    queue.begin(1, 3)
+    queue.begin(1, 3, 1.0)
     assert queue.open_sequence is None
     assert served(queue, 3) == [3]
 
@@ -71,9 +72,9 @@ def test_lost_leadership_drops_every_read_once() -> None:
     """Waiting, in a round, confirmed but not applied: all are handed back, and the queue is empty."""
     queue, answered = ReadIndexQueue(2), list[str]()
     queue.add(lambda _: answered.append("confirmed"))
-    queue.confirm("b", 1, queue.begin(1, 9))
+    queue.confirm("b", 1, queue.begin(1, 9, 1.0))
     queue.add(lambda _: answered.append("in a round"))
-    queue.begin(1, 9)
+    queue.begin(1, 9, 1.0)
     queue.add(lambda _: answered.append("waiting"))
     for done in queue.drop():
         done(None)
@@ -94,7 +95,7 @@ def test_every_read_is_answered_at_most_once_and_none_is_forgotten(steps: list[s
             queue.add(ignore)
             added += 1
         elif step == "begin" and queue.can_begin:
-            sequence = queue.begin(1, applied + 1)
+            sequence = queue.begin(1, applied + 1, 1.0)
         elif step in ("b", "c", "old"):
             queue.confirm(step, 1, sequence - (step == "old"))
         elif step == "apply":

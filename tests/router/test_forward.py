@@ -209,6 +209,23 @@ async def test_a_node_outside_of_the_map_is_unavailable(wire_world: MakeWorld) -
     assert not forwarder.cancel(1)
 
 
+async def test_the_nodes_of_the_map_have_streams_before_they_are_needed(wire_world: MakeWorld) -> None:
+    """`follow` opens the streams by itself, closes those to nodes that left, and leaves the others alone."""
+    world = await wire_world(nodes=3, partitions=1)
+    forwarders = world.nodes["n1"].forwarders
+    forwarders.follow(["n2", "n3"])
+    async with asyncio.timeout(5):
+        while forwarders.connected() != ["n2", "n3"]:  # noqa: ASYNC110 - a stream has no event to await
+            await asyncio.sleep(0.005)
+    kept, left = forwarders.get("n2"), forwarders.get("n3")
+    forwarders.follow(["n2"])
+    assert forwarders.connected() == ["n2"]
+    assert forwarders.get("n2") is kept
+    async with asyncio.timeout(5):
+        while getattr(left, "link").connected:  # noqa: ASYNC110, B009 - as above
+            await asyncio.sleep(0.005)
+
+
 @pytest.mark.parametrize("node", ["n1", "n2", "n3"])
 async def test_any_node_serves_over_the_wire(wire_world: MakeWorld, node: str) -> None:
     """With real streams between three nodes, one of them without a replica, each accepts the write."""

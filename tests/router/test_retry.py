@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from kv import errors
 from kv.errors import KVError, NoLeader, NotLeader, SessionExpired, Unavailable, UnknownOutcome
 from kv.router.retry import (
+    PINNED_PAUSES_MAX,
     SESSIONS_PER_REQUEST_MAX,
+    SETTLED,
     Fail,
     Kind,
     Progress,
@@ -22,6 +24,7 @@ from kv.router.retry import (
     Step,
     deadline_error,
     lost_attempt,
+    next_replica,
     next_step,
 )
 
@@ -31,6 +34,8 @@ READ = Kind(is_read=True, repeatable=True)
 BARE = Kind(is_read=False, repeatable=False)
 PROTECTED = Kind(is_read=False, repeatable=True)
 OWNED = Kind(is_read=False, repeatable=True, owned_session=True)
+SPREAD = Kind(is_read=True, repeatable=True, any_replica=True)
+PINNED = Kind(is_read=True, repeatable=True, pinned=True)
 
 REASONS = sorted(errors.REGISTRY)
 ANY_ERROR = st.builds(
@@ -106,13 +111,16 @@ def test_a_bare_write_is_never_sent_again_after_an_indefinite_end(failures: list
 
 @given(st.sampled_from([BARE, PROTECTED, OWNED]), st.lists(ANY_ERROR, min_size=1, max_size=40))
 def test_a_write_ends_definite_only_if_every_attempt_did(kind: Kind, failures: list[KVError]) -> None:
-    """The error of a write says definite only when no attempt of it may have been applied."""
+    """The error of a write says definite only when no attempt of it may have been applied.
+
+    What the partition has settled for every attempt is the exception: OUTCOME_DECIDED.
+    """
     story = live(kind, failures)
-    if story.end is not None and story.end.definite:
+    if story.end is not None and story.end.definite and story.end.reason not in SETTLED:
         assert all(failure.definite for failure in failures[: story.attempts])
 
 
-@given(st.sampled_from([READ, PROTECTED, BARE]), st.lists(ANY_ERROR, min_size=1, max_size=40))
+@given(st.sampled_from([READ, SPREAD, PROTECTED, BARE]), st.lists(ANY_ERROR, min_size=1, max_size=40))
 def test_attempts_without_a_pause_are_bounded(kind: Kind, failures: list[KVError]) -> None:
     """At most as many attempts as there are replicas follow one another without a pause."""
     delays = live(kind, failures).delays
@@ -227,8 +235,8 @@ def test_a_read_that_was_lost_ends_definite() -> None:
         (BARE, Progress(), False, True),
         (BARE, Progress(), True, False),
         (PROTECTED, Progress(maybe_applied=True), False, False),
-        (PROTECTED, lost_attempt(PROTECTED, Progress()), False, False),
-        (READ, lost_attempt(READ, Progress()), False, True),
+        (PROTECTED, lost_attempt(PROTECTED, Progress(), "n1", REPLICAS), False, False),
+        (READ, lost_attempt(READ, Progress(), "n1", REPLICAS), False, True),
     ],
 )
 def test_a_deadline_is_definite_only_if_nothing_may_come_of_it(
@@ -242,3 +250,84 @@ def test_without_replicas_the_error_is_final() -> None:
     """A partition without replicas in the map gives nowhere to go."""
     ended = step(Unavailable("x"), READ, replicas=())
     assert isinstance(ended, Fail)
+
+
+@pytest.mark.parametrize("error", [errors.TooStale("x"), errors.BehindSession("x"), Unavailable("x")])
+def test_a_promise_that_one_replica_cannot_keep_is_asked_of_the_leader_then_of_the_others(
+    error: KVError,
+) -> None:
+    """Each round asks every replica but the one that ended the round before, the leader first."""
+    progress, node, asked = Progress(), "n2", ["n2"]
+    for _ in range(6):
+        found = step(error, SPREAD, progress, tried=node, hint="n3")
+        assert isinstance(found, Retry)
+        node, progress = found.node, found.progress
+        asked.append(node)
+    assert asked == ["n2", "n3", "n1", "n3", "n2", "n3", "n1"]
+
+
+@given(st.sampled_from(REPLICAS), st.none() | st.sampled_from([*REPLICAS, "n9"]))
+def test_the_next_replica_is_another_one(tried: str, leader: str | None) -> None:
+    """Whoever is taken for the leader, a read that any may serve never stays where it failed."""
+    for asked in ((), (tried,), ("n1", "n2"), ("n1", "n3")):
+        found = next_replica(SPREAD, Progress(asked=(*asked, tried)), tried, REPLICAS, leader)
+        assert found in REPLICAS
+        assert found != tried
+
+
+def test_a_single_replica_is_asked_again() -> None:
+    """Where there is no other replica, the one is asked again after a pause."""
+    found = step(errors.TooStale("x"), SPREAD, Progress(quick=1), replicas=("n1",))
+    assert isinstance(found, Retry)
+    assert found.node == "n1"
+    assert found.delay_s > 0
+
+
+def test_an_unmet_promise_is_the_error_at_the_deadline() -> None:
+    """That no replica was fresh enough says more than that the last one was down, or that time ran out."""
+    unmet = errors.TooStale("old", metadata={"max_age_ms": 5})
+    found = step(unmet, SPREAD)
+    assert isinstance(found, Retry)
+    ended = step(Unavailable("x"), SPREAD, replace(found.progress, quick=3), now=5.0, deadline=5.0)
+    assert ended == Fail(unmet)
+    assert deadline_error(SPREAD, found.progress, outstanding=True) is unmet
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.LeaseRefused("x"),
+        errors.TooFewReplicas("x"),
+        errors.SnapshotGone("x"),
+        errors.NotAnInteger("x"),
+        errors.IntegerOverflow("x"),
+        errors.OutcomeDecided("x"),
+        errors.NotOnAllReplicas("x"),
+    ],
+)
+@pytest.mark.parametrize("kind", [READ, SPREAD, OWNED, PROTECTED])
+def test_what_another_replica_would_say_too_is_final(error: KVError, kind: Kind) -> None:
+    """These end the request as they are, whoever asked."""
+    assert step(error, kind) == Fail(error)
+
+
+def test_a_settled_outcome_stays_definite_after_a_lost_attempt() -> None:
+    """OUTCOME_DECIDED speaks of every copy of the request; other refusals do not."""
+    decided = errors.OutcomeDecided("x")
+    assert step(decided, OWNED, Progress(attempts=1, maybe_applied=True)) == Fail(decided)
+
+
+def test_a_request_for_one_replica_waits_for_it_a_bounded_time() -> None:
+    """It is tried again at the same node, for less than half a second, and then ends with that node's error."""
+    progress, waited, attempts = Progress(), 0.0, 0
+    while True:
+        found = step(Unavailable("gone"), PINNED, progress, replicas=("n1",), jitter=0.999)
+        if isinstance(found, Fail):
+            break
+        assert isinstance(found, Retry)
+        assert found.node == "n1"
+        progress, waited, attempts = found.progress, waited + found.delay_s, attempts + 1
+    assert isinstance(found.error, Unavailable)
+    assert progress.pauses == PINNED_PAUSES_MAX
+    assert 0.1 < waited < 0.5
+    assert attempts <= 2 * PINNED_PAUSES_MAX

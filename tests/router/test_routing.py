@@ -6,18 +6,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv.errors import CrossPartition, InvalidArgument, KVError, NoLeader, RequestTooLarge
+from kv.errors import (
+    METADATA_ITEMS_MAX,
+    CrossPartition,
+    InvalidArgument,
+    KVError,
+    NoLeader,
+    RequestTooLarge,
+    UnknownOutcome,
+    from_proto,
+    to_proto,
+)
 from kv.ids import REQUEST_BYTES_MAX
+from kv.outcome import OutcomeToken
 from kv.router.routing import (
     RESPONSE_BYTES_MAX,
     check_batch,
+    cut,
     decode_batch,
+    is_plain,
     merge,
     single_result,
     split,
     traits_of,
     traits_of_raw,
     with_request_id,
+    with_token,
 )
 from kv.v1 import kv_pb2
 from tests.router.world import VirtualWorld, batch, get, keys_of_distinct_partitions, put
@@ -87,13 +101,13 @@ def test_reads_of_a_writing_batch_stay_linearizable() -> None:
     whole = batch(put(KEYS[0]), get(KEYS[1]), level=kv_pb2.READ_LEVEL_STALE)
     read = split(whole, whole.SerializeToString(), RING).parts[1]
     assert kv_pb2.BatchRequest.FromString(read.raw).level == kv_pb2.READ_LEVEL_LINEARIZABLE
-    assert not read.traits.stale
+    assert not read.traits.wish.any_replica
 
 
 def test_stale_level_reaches_each_part_of_a_reading_batch() -> None:
     """A batch that only reads keeps its level in every part."""
     whole = batch(get(KEYS[0]), get(KEYS[1]), level=kv_pb2.READ_LEVEL_STALE)
-    assert all(part.traits.stale for part in split(whole, whole.SerializeToString(), RING).parts)
+    assert all(part.traits.wish.any_replica for part in split(whole, whole.SerializeToString(), RING).parts)
 
 
 def test_a_failed_part_fails_its_operations_only() -> None:
@@ -132,12 +146,27 @@ def test_a_transaction_over_two_partitions_is_refused_alone() -> None:
         (kv_pb2.Operation(), "empty or of a kind"),
         (kv_pb2.Operation(range=kv_pb2.RangeOperation()), "name the partition"),
         (kv_pb2.Operation(open_session=kv_pb2.OpenSessionOperation()), "name the partition"),
+        (kv_pb2.Operation(outcome=kv_pb2.OutcomeOperation(session=1, sequence=1)), "name the partition"),
         (kv_pb2.Operation(txn=kv_pb2.TxnOperation()), "names no key"),
+        (
+            kv_pb2.Operation(
+                txn=kv_pb2.TxnOperation(
+                    then_operations=[
+                        kv_pb2.Operation(
+                            txn=kv_pb2.TxnOperation(
+                                else_operations=[kv_pb2.Operation(txn=kv_pb2.TxnOperation())]
+                            )
+                        )
+                    ]
+                )
+            ),
+            "holds no further ones",
+        ),
         (
             kv_pb2.Operation(
                 txn=kv_pb2.TxnOperation(then_operations=[kv_pb2.Operation(range=kv_pb2.RangeOperation())])
             ),
-            "gets, puts and deletes only",
+            "gets, puts, deletes, increments",
         ),
     ],
 )
@@ -159,13 +188,17 @@ def test_an_operation_without_a_place_is_refused(operation: kv_pb2.Operation, te
     [
         batch(),
         batch(get(b"k"), level=99),
+        batch(get(b"k"), level=kv_pb2.READ_LEVEL_BOUNDED),
+        batch(get(b"k"), read=kv_pb2.ReadOptions(preference=9)),  # type: ignore[arg-type]
+        batch(get(b"k"), read=kv_pb2.ReadOptions(node="a b")),
+        kv_pb2.BatchRequest(operations=[put(b"k")], write_level=9),  # type: ignore[arg-type]
         batch(put(b"k"), request_id=kv_pb2.RequestId(sequence=3)),
         batch(put(b"k"), request_id=kv_pb2.RequestId(session=3)),
         batch(put(b"k"), request_id=kv_pb2.RequestId(session=3, sequence=2, acknowledged=2)),
     ],
 )
 def test_bad_batches_are_refused(bad: kv_pb2.BatchRequest) -> None:
-    """No operations, an unknown level and a broken request id are definite errors of the whole batch."""
+    """No operations, unknown levels and options, a broken request id: definite errors of the whole batch."""
     with pytest.raises(InvalidArgument):
         check_batch(bad)
 
@@ -218,3 +251,99 @@ def test_a_request_id_is_appended_without_encoding_again() -> None:
     assert kv_pb2.BatchRequest.FromString(sent) == batch(
         put(b"k"), request_id=kv_pb2.RequestId(session=7, sequence=3, acknowledged=2)
     )
+
+
+def nested(*keys: bytes) -> kv_pb2.Operation:
+    """Return a transaction that compares the first key, increments the second and has another inside for the rest."""
+    first, second, third, fourth = keys
+    inner = kv_pb2.TxnOperation(
+        compare=[kv_pb2.Compare(key=third, exists=True)],
+        else_operations=[kv_pb2.Operation(append=kv_pb2.AppendOperation(key=fourth, value=b"x"))],
+    )
+    outer = kv_pb2.TxnOperation(
+        compare=[kv_pb2.Compare(key=first, exists=True)],
+        then_operations=[
+            kv_pb2.Operation(increment=kv_pb2.IncrementOperation(key=second, delta=1)),
+            kv_pb2.Operation(txn=inner),
+        ],
+    )
+    return kv_pb2.Operation(txn=outer)
+
+
+def test_the_keys_of_a_nested_transaction_count() -> None:
+    """A transaction goes where all keys of both depths are; one key elsewhere is CROSS_PARTITION."""
+    whole = batch(nested(*[KEYS[0]] * 4))
+    [part] = split(whole, whole.SerializeToString(), RING).parts
+    assert part.partition == RING.partition_of(KEYS[0])
+    for place in range(4):
+        keys = [KEYS[0]] * 4
+        keys[place] = KEYS[1]
+        whole = batch(nested(*keys))
+        assert isinstance(split(whole, whole.SerializeToString(), RING).refused[0], CrossPartition)
+
+
+def test_increments_and_appends_go_by_their_keys() -> None:
+    """The new operations are split as the old ones."""
+    whole = batch(
+        kv_pb2.Operation(increment=kv_pb2.IncrementOperation(key=KEYS[0], delta=-1)),
+        kv_pb2.Operation(append=kv_pb2.AppendOperation(key=KEYS[1], value=b"x")),
+    )
+    plan = split(whole, whole.SerializeToString(), RING)
+    assert [part.partition for part in plan.parts] == [RING.partition_of(key) for key in KEYS[:2]]
+    assert not any(part.traits.is_read for part in plan.parts)
+
+
+@pytest.mark.parametrize(
+    ("request_", "plain"),
+    [
+        (batch(get(b"k")), True),
+        (batch(put(b"k", b"v"), request_id=kv_pb2.RequestId(session=1, sequence=2)), True),
+        (batch(get(b"k"), level=kv_pb2.READ_LEVEL_LINEARIZABLE), True),
+        (kv_pb2.BatchRequest(operations=[put(b"k")], write_level=2, all_timeout_ms=5), True),  # type: ignore[arg-type]
+        (batch(get(b"k"), read=kv_pb2.ReadOptions(node="n1")), False),
+        (batch(get(b"k"), trace=True), False),
+        (batch(get(b"k"), level=-1), False),
+        *((batch(get(b"k"), level=level), False) for level in kv_pb2.ReadLevel.values() if level > 1),
+    ],
+)
+def test_only_what_asks_for_the_defaults_is_plain(request_: kv_pb2.BatchRequest, plain: bool) -> None:
+    """Whatever the order of the fields on the wire, another level, options or a trace are seen."""
+    raw = request_.SerializeToString()
+    operations = kv_pb2.BatchRequest(operations=request_.operations).SerializeToString()
+    assert raw.startswith(operations)
+    assert is_plain(raw) == is_plain(raw[len(operations) :] + operations) == plain
+
+
+def test_what_does_not_parse_is_left_to_the_replica() -> None:
+    """Nobody looks into it here."""
+    assert is_plain(b"\xff\xff")
+
+
+def test_a_token_does_not_touch_the_error_that_others_share() -> None:
+    """A broken stream ends many requests with one error object: each gets a copy, with the token before the rest."""
+    shared = UnknownOutcome("lost", metadata={f"m{i}": i for i in range(METADATA_ITEMS_MAX)})
+    tokens = [OutcomeToken(1, 2, sequence) for sequence in (3, 4)]
+    marked = [with_token(shared, token) for token in tokens]
+    assert shared.token is None
+    assert [error.token for error in marked] == [str(token) for token in tokens]
+    assert [from_proto(to_proto(error)).token for error in marked] == [str(token) for token in tokens]
+    assert str(marked[0]) == str(shared)
+    assert with_token(marked[0], tokens[1]).token == str(tokens[1])
+
+
+def test_a_token_cuts_its_operations_out_of_the_results() -> None:
+    """Count 0 means all from the position on; a token that names what was not there is refused."""
+    results = [kv_pb2.OperationResult(put=kv_pb2.PutResult(revision=n)) for n in range(4)]
+
+    def revisions(position: int, count: int) -> list[int]:
+        token = OutcomeToken(1, 2, 3, position, count)
+        return [result.put.revision for result in cut(results, token)]
+
+    assert revisions(0, 0) == [0, 1, 2, 3]
+    assert revisions(2, 0) == [2, 3]
+    assert revisions(1, 2) == [1, 2]
+    assert revisions(3, 1) == [3]
+    for position, count in ((4, 0), (4, 1), (3, 2)):
+        with pytest.raises(InvalidArgument, match="had 4"):
+            revisions(position, count)
+    assert cut([], OutcomeToken(1, 2, 3, 5, 1)) == []

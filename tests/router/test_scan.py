@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv.errors import DeadlineExceeded, InvalidArgument, KeyTooLong, KVError, NoLeader, Unavailable
+from kv.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    KeyTooLong,
+    KVError,
+    NoLeader,
+    SnapshotGone,
+    Unavailable,
+)
 from kv.ids import KEY_BYTES_MAX
 from kv.router.limits import RouterConfig
 from kv.router.scan import (
@@ -105,10 +114,14 @@ def test_a_scan_passes_over_keys_of_the_greatest_length() -> None:
         ({"start": b"x" * (KEY_BYTES_MAX + 1)}, KeyTooLong),
         ({"prefix": b"x" * (KEY_BYTES_MAX + 1)}, KeyTooLong),
         ({"level": 9}, InvalidArgument),
+        ({"level": kv_pb2.READ_LEVEL_QUORUM}, InvalidArgument),
+        ({"level": kv_pb2.READ_LEVEL_ALL}, InvalidArgument),
+        ({"level": kv_pb2.READ_LEVEL_BOUNDED}, InvalidArgument),
+        ({"read": kv_pb2.ReadOptions(node="a b")}, InvalidArgument),
     ],
 )
 def test_bad_bounds_are_refused(fields: dict[str, Any], expected: type[KVError]) -> None:
-    """Contradictory, reversed and overlong bounds and unknown levels are definite errors."""
+    """Contradictory, reversed and overlong bounds, and levels that no scan has, are definite errors."""
     with pytest.raises(expected):
         scan_bounds(kv_pb2.ScanRequest(**fields))
 
@@ -225,3 +238,150 @@ def test_a_read_of_a_scan_ends_at_its_deadline() -> None:
         assert caught.value.definite
 
     asyncio.run(run())
+
+
+SMALL_PAGES = RouterConfig(scan_items_max=1, scan_response_bytes_max=200)
+
+
+def pages_between(
+    world: VirtualWorld,
+    between: Callable[[int], None],
+    router: str = "n1",
+    **fields: Any,  # noqa: ANN401
+) -> list[kv_pb2.ScanResponse]:
+    """Run a scan and call `between(number)` after each page."""
+
+    async def run() -> list[kv_pb2.ScanResponse]:
+        at = world.routers[router]
+        pages: list[kv_pb2.ScanResponse] = []
+        async for page in Scan(at, kv_pb2.ScanRequest(**fields), lambda: at.deadline(0)).pages():
+            pages.append(page)
+            between(len(pages))
+        return pages
+
+    return asyncio.run(run())
+
+
+def test_a_scan_sees_each_partition_at_one_index_whatever_is_written_meanwhile() -> None:
+    """Writes between pages are not seen; each partition's evidence states one index on all pages."""
+    world = VirtualWorld(partitions=2, config=SMALL_PAGES)
+    world.lead("n1")
+    items = {b"k%03d" % n: b"old" for n in range(120)}
+    fill(world, items)
+
+    def write(number: int) -> None:
+        fill(
+            world,
+            {b"k%03d" % n: b"new" for n in range(0, 120, 7)} | {b"k%03d+%d" % (number, number): b"more"},
+        )
+
+    pages = pages_between(world, write)
+    assert items_of(pages) == sorted(items.items())
+    indexes: dict[int, set[int]] = {}
+    for page in pages:
+        for proof in page.evidence:
+            indexes.setdefault(proof.partition, set()).add(proof.index)
+    assert len(indexes) == 2
+    assert all(len(seen) == 1 for seen in indexes.values())
+
+
+def test_a_scan_stays_with_the_replica_of_its_first_page_though_that_leads_no_more() -> None:
+    """The index was proved when the snapshot was made; a new leader changes nothing."""
+    world = VirtualWorld(partitions=1, config=SMALL_PAGES)
+    world.lead("n3")
+    items = {b"k%03d" % n: b"v" for n in range(60)}
+    fill(world, items)
+    group, before = world.groups[1], len(world.groups[1].submitted)
+    pages = pages_between(world, lambda number: world.lead("n2" if number % 2 else None))
+    assert items_of(pages) == sorted(items.items())
+    served = [node for node, _ in group.submitted[before:]]
+    assert len(served) > 3
+    assert set(served) == {"n3"}
+
+
+def test_a_scan_whose_node_is_gone_ends_with_snapshot_gone() -> None:
+    """No other replica has that state: the scan says so instead of mixing two."""
+    world = VirtualWorld(partitions=1, config=SMALL_PAGES)
+    world.lead("n3")
+    fill(world, {b"k%03d" % n: b"v" for n in range(60)})
+
+    async def run() -> None:
+        router = world.routers["n1"]
+        pages = Scan(router, kv_pb2.ScanRequest(), lambda: router.deadline(0)).pages()
+        await anext(pages)
+        world.nodes["n1"].forwarders["n3"].mode = "down"
+        task = asyncio.ensure_future(_rest(pages))
+        while not task.done():
+            await asyncio.sleep(0)
+            world.time.advance(0.01)
+        with pytest.raises(SnapshotGone) as caught:
+            await task
+        assert caught.value.metadata == {"partition": "1", "node": "n3", "cause": "unavailable"}
+
+    asyncio.run(run())
+
+
+async def _rest(pages: AsyncGenerator[kv_pb2.ScanResponse, None]) -> int:
+    return len([page async for page in pages])
+
+
+def test_a_snapshot_that_was_dropped_ends_the_scan() -> None:
+    """The replica's SNAPSHOT_GONE reaches the caller with its cause; so does one that was never kept."""
+    world = VirtualWorld(nodes=1, replication_factor=1, partitions=1, config=SMALL_PAGES)
+    fill(world, {b"k%03d" % n: b"v" for n in range(60)})
+    replica = world.nodes["n1"].replicas[1]
+    with pytest.raises(SnapshotGone) as caught:
+        pages_between(world, lambda _: replica.snapshots.clear())
+    assert caught.value.metadata["cause"] == "idle"
+    replica.keeps_snapshots = False
+    with pytest.raises(SnapshotGone) as caught:
+        scan(world)
+    assert caught.value.metadata["cause"] == "not kept"
+
+
+def test_a_share_that_fits_one_page_needs_no_snapshot() -> None:
+    """Neither a small range nor a limit below the page leaves a state behind at the replica."""
+    world = VirtualWorld(nodes=1, replication_factor=1, partitions=1, config=SMALL_PAGES)
+    fill(world, {b"k%03d" % n: b"v" for n in range(60)})
+    replica = world.nodes["n1"].replicas[1]
+    assert len(items_of(scan(world, limit=PAGE_ITEMS_MIN))) == PAGE_ITEMS_MIN
+    assert len(items_of(scan(world, end=b"k005"))) == 5
+    assert not replica.snapshots
+    assert len(items_of(scan(world, limit=PAGE_ITEMS_MIN + 1))) == PAGE_ITEMS_MIN + 1
+    assert len(replica.snapshots) == 1
+
+
+def test_a_limited_scan_of_large_values_keeps_one_index_too() -> None:
+    """When values make a page shorter than was asked, the share is read again from the start, with a snapshot."""
+    world = VirtualWorld(nodes=1, replication_factor=1, partitions=1)
+    items = {b"k%d" % n: bytes([n]) * 100_000 for n in range(6)}
+    fill(world, items)
+    group = world.groups[1]
+    before = len(group.submitted)
+    assert items_of(scan(world, limit=5)) == sorted(items.items())[:5]
+    sent = [kv_pb2.BatchRequest.FromString(raw).operations[0].range for _, raw in group.submitted[before:]]
+    assert [(each.keep_snapshot, bool(each.snapshot)) for each in sent[:3]] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_scan_takes_a_level_and_options() -> None:
+    """A bounded scan of the own replica, a session scan with each partition's own bound."""
+    world = VirtualWorld(partitions=2)
+    world.lead("n1")
+    fill(world, {b"k%d" % n: b"v" for n in range(20)})
+    after = [kv_pb2.PartitionIndex(partition=p, index=g.index) for p, g in world.groups.items()]
+    for level, read in (
+        (kv_pb2.READ_LEVEL_BOUNDED, kv_pb2.ReadOptions(max_age_ms=1)),
+        (kv_pb2.READ_LEVEL_SESSION, kv_pb2.ReadOptions(after=after)),
+        (kv_pb2.READ_LEVEL_LINEARIZABLE, kv_pb2.ReadOptions(preference=kv_pb2.REPLICA_PREFERENCE_LOCAL)),
+    ):
+        [page] = pages_between(world, lambda _: None, "n2", level=level, read=read)
+        assert len(page.items) == 20
+        assert {(proof.node, proof.level) for proof in page.evidence} == {("n2", level)}
+    for group in world.groups.values():
+        for _, raw in group.submitted:
+            bounds = kv_pb2.BatchRequest.FromString(raw).read.after
+            assert all(pair.partition == group.partition for pair in bounds)

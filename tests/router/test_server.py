@@ -21,6 +21,8 @@ from kv.errors import (
     KeyTooLong,
     KVError,
     NoLeader,
+    NotAnInteger,
+    OutcomeDecided,
     Overloaded,
     RequestTooLarge,
     ValueTooLarge,
@@ -28,6 +30,7 @@ from kv.errors import (
     from_grpc,
 )
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from kv.outcome import OutcomeToken
 from kv.router.limits import PUBLIC_MESSAGE_BYTES_MAX, RouterConfig
 from kv.v1 import cluster_pb2, kv_pb2
 from tests.router.conftest import MakeWorld
@@ -74,6 +77,108 @@ async def test_each_unary_call_does_what_it_says(wire_world: MakeWorld) -> None:
     assert missing.evidence.partition == world.ring.partition_of(b"k")
 
 
+async def test_atomic_operations_and_previous_values(wire_world: MakeWorld) -> None:
+    """Increment, append, and what a put and a delete found there before."""
+    world = await wire_world(partitions=2)
+    world.lead("n2")
+    stub = world.stub("n1")
+    first = await stub.Increment(kv_pb2.IncrementRequest(key=b"n", delta=5), timeout=5)
+    again = await stub.Increment(kv_pb2.IncrementRequest(key=b"n", delta=-7), timeout=5)
+    assert (first.value, again.value, again.version) == (5, -2, 2)
+    longer = await stub.Append(kv_pb2.AppendRequest(key=b"n", value=b"x"), timeout=5)
+    assert (longer.length, longer.version) == (3, 3)
+    error = await error_of(stub.Increment(kv_pb2.IncrementRequest(key=b"n", delta=1), timeout=5))
+    assert isinstance(error, NotAnInteger)
+    old = await stub.Put(kv_pb2.PutRequest(key=b"n", value=b"new", return_previous=True), timeout=5)
+    assert old.previous.value == b"-2x"
+    gone = await stub.Delete(kv_pb2.DeleteRequest(key=b"n", return_previous=True), timeout=5)
+    assert gone.previous.value == b"new"
+    none = await stub.Put(kv_pb2.PutRequest(key=b"n", return_previous=True), timeout=5)
+    assert not none.HasField("previous")
+    absent = kv_pb2.Condition(absent=True)
+    for call in (
+        stub.Increment(kv_pb2.IncrementRequest(key=b"n", delta=1, condition=absent), timeout=5),
+        stub.Append(kv_pb2.AppendRequest(key=b"n", value=b"1", condition=absent), timeout=5),
+    ):
+        assert isinstance(await error_of(call), Conflict)
+    assert none.evidence.node == "n2"
+
+
+async def test_a_get_takes_a_level_and_says_what_was_honoured(wire_world: MakeWorld) -> None:
+    """The options reach the replica; QUORUM and ALL tell what each replica said."""
+    world = await wire_world(nodes=3, partitions=1, replication_factor=3)
+    world.lead("n2")
+    stub = world.stub("n1")
+    await stub.Put(kv_pb2.PutRequest(key=b"k", value=b"1"), timeout=5)
+    level = kv_pb2.READ_LEVEL_LINEARIZABLE
+    local = kv_pb2.ReadOptions(preference=kv_pb2.REPLICA_PREFERENCE_LOCAL)
+    here = await stub.Get(kv_pb2.GetRequest(key=b"k", level=level, read=local), timeout=5)
+    assert (here.item.value, here.evidence.node, len(here.answers)) == (b"1", "n1", 0)
+    everyone = await stub.Get(kv_pb2.GetRequest(key=b"k", level=kv_pb2.READ_LEVEL_ALL), timeout=5)
+    assert sorted(proof.node for proof in everyone.answers) == ["n1", "n2", "n3"]
+    assert everyone.evidence == everyone.answers[0]
+    bounded = kv_pb2.GetRequest(
+        key=b"k", level=kv_pb2.READ_LEVEL_BOUNDED, read=kv_pb2.ReadOptions(max_age_ms=50)
+    )
+    assert (await stub.Get(bounded, timeout=5)).evidence.level == kv_pb2.READ_LEVEL_BOUNDED
+
+
+async def test_write_levels_reach_the_partition(wire_world: MakeWorld) -> None:
+    """Each writing call hands on its level and how long to wait for it."""
+    world = await wire_world(partitions=1)
+    world.lead("n1")
+    stub = world.stub("n1")
+    level: dict[str, Any] = {"write_level": kv_pb2.WRITE_LEVEL_ALL, "all_timeout_ms": 77}
+    await stub.Put(kv_pb2.PutRequest(key=b"k", **level), timeout=5)
+    await stub.Delete(kv_pb2.DeleteRequest(key=b"k", **level), timeout=5)
+    await stub.Increment(kv_pb2.IncrementRequest(key=b"k", **level), timeout=5)
+    await stub.Append(kv_pb2.AppendRequest(key=b"k", **level), timeout=5)
+    await stub.Txn(kv_pb2.TxnRequest(then_operations=[put(b"k")], **level), timeout=5)
+    sent = [kv_pb2.BatchRequest.FromString(raw) for _, raw in world.groups[1].submitted]
+    writes = [each for each in sent if not each.operations[0].HasField("open_session")]
+    assert len(writes) == 5
+    assert all((w.write_level, w.all_timeout_ms) == (kv_pb2.WRITE_LEVEL_ALL, 77) for w in writes)
+
+
+async def test_the_outcome_of_a_lost_write_is_told_by_any_node(wire_world: MakeWorld) -> None:
+    """The token of the error, given to another node, finds the write applied with its result, again and again."""
+    world = await wire_world(partitions=1)
+    world.lead("n1")
+    group = world.groups[1]
+    await world.stub("n1").Put(kv_pb2.PutRequest(key=b"warm"), timeout=5)
+    group.hold_replies = True
+    error = await error_of(world.stub("n1").Put(kv_pb2.PutRequest(key=b"k", value=b"1"), timeout=0.3))
+    assert isinstance(error, DeadlineExceeded)
+    assert error.token
+    group.hold_replies = False
+    group.release()
+    for node in ("n2", "n1"):
+        told = await world.stub(node).Outcome(kv_pb2.OutcomeRequest(token=error.token), timeout=5)
+        assert told.outcome == kv_pb2.WRITE_OUTCOME_APPLIED
+        [result] = told.results
+        assert result.put.version == 1
+        assert told.evidence.node == "n1"
+
+
+async def test_a_write_that_was_not_applied_is_fenced_by_the_question(wire_world: MakeWorld) -> None:
+    """NOT_APPLIED is for good: the late copy of the write is refused as OUTCOME_DECIDED."""
+    world = await wire_world(partitions=1)
+    world.lead("n1")
+    stub = world.stub("n1")
+    opened = kv_pb2.Operation(open_session=kv_pb2.OpenSessionOperation())
+    raw = world.groups[1].apply(batch(opened).SerializeToString(), "n1", 1)
+    assert isinstance(raw, bytes)
+    session = kv_pb2.BatchResponse.FromString(raw).results[0].open_session.session
+    asked = kv_pb2.OutcomeRequest(token=str(OutcomeToken(1, session, 4)))
+    for _ in range(2):
+        assert (await stub.Outcome(asked, timeout=5)).outcome == kv_pb2.WRITE_OUTCOME_NOT_APPLIED
+    late = kv_pb2.PutRequest(key=b"k", request_id=kv_pb2.RequestId(session=session, sequence=4))
+    assert isinstance(await error_of(stub.Put(late, timeout=5)), OutcomeDecided)
+    assert not world.groups[1].state
+    forgotten = kv_pb2.OutcomeRequest(token=str(OutcomeToken(1, 999_999, 1)))
+    assert (await stub.Outcome(forgotten, timeout=5)).outcome == kv_pb2.WRITE_OUTCOME_UNKNOWN
+
+
 async def test_a_batch_over_all_partitions_keeps_its_order(wire_world: MakeWorld) -> None:
     """Results stand where their operations stood, and an operation's error is its own."""
     world = await wire_world(partitions=4)
@@ -100,7 +205,19 @@ async def test_a_batch_over_all_partitions_keeps_its_order(wire_world: MakeWorld
         (kv_pb2.GetRequest(key=b"k", level=42), InvalidArgument),  # type: ignore[arg-type]
         (kv_pb2.DeleteRequest(key=b""), KeyEmpty),
         (kv_pb2.TxnRequest(), InvalidArgument),
+        (kv_pb2.TxnRequest(then_operations=[put(b"k")], write_level=9), InvalidArgument),  # type: ignore[arg-type]
         (kv_pb2.BatchRequest(), InvalidArgument),
+        (kv_pb2.GetRequest(key=b"k", level=kv_pb2.READ_LEVEL_BOUNDED), InvalidArgument),
+        (
+            kv_pb2.GetRequest(key=b"k", level=kv_pb2.READ_LEVEL_QUORUM, read=kv_pb2.ReadOptions(replicas=9)),
+            InvalidArgument,
+        ),
+        (kv_pb2.IncrementRequest(key=b""), KeyEmpty),
+        (kv_pb2.AppendRequest(key=b"k" * (KEY_BYTES_MAX + 1)), KeyTooLong),
+        (kv_pb2.AppendRequest(key=b"k", value=b"x" * (VALUE_BYTES_MAX + 1)), ValueTooLarge),
+        (kv_pb2.OutcomeRequest(), InvalidArgument),
+        (kv_pb2.OutcomeRequest(token="w1-0-1-1-0-0"), InvalidArgument),
+        (kv_pb2.OutcomeRequest(token="w1-99-1-1-0-0"), WrongPartition),
         (cluster_pb2.GetContentHashRequest(partition=99), WrongPartition),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, type) else value.__name__,
@@ -130,7 +247,7 @@ async def test_a_transaction_over_two_partitions_is_refused(wire_world: MakeWorl
     assert error.metadata["partitions"]
 
 
-@pytest.mark.parametrize("method", ["Get", "Put", "Delete", "Batch", "Txn"])
+@pytest.mark.parametrize("method", ["Get", "Put", "Delete", "Increment", "Append", "Outcome", "Batch", "Txn"])
 async def test_bytes_that_do_not_parse_are_an_invalid_argument(wire_world: MakeWorld, method: str) -> None:
     """Garbage is answered like any other bad request, not as a defect of the server."""
     world = await wire_world(partitions=1)

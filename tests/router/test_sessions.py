@@ -156,3 +156,31 @@ def test_a_long_queue_of_writes_that_end_at_once_is_a_loop() -> None:
     writes = office.attach(5000)
     office.opened(77)
     assert begun == writes
+
+
+def test_a_write_set_aside_is_never_acknowledged_and_the_others_go_on_elsewhere() -> None:
+    """The next writes, those that waited included, take a new session; the old one acknowledges nothing beyond."""
+    office = Office(in_flight_max=2)
+    unknown, beside, waits = office.attach(3)
+    office.opened(77)
+    office.desks.set_aside(PARTITION, unknown)
+    assert unknown.session is None
+    assert beside.session is not None
+    assert beside.session.acknowledged == 0
+    office.opened(78)
+    assert waits.identity == SequencedId(78, 1, 0)
+    old = beside.session
+    office.desks.release(PARTITION, beside)
+    assert old.acknowledged == 0
+
+
+def test_setting_aside_many_of_one_session_opens_one_other() -> None:
+    """A partition that goes silent costs one session, not one for each write; without a session it is nothing."""
+    office = Office(in_flight_max=10)
+    writes = office.attach(3)
+    office.desks.set_aside(PARTITION, Write())
+    office.opened(77)
+    for write in writes:
+        office.desks.set_aside(PARTITION, write)
+    office.attach(2)
+    assert len(office.opens) == 1

@@ -16,7 +16,17 @@ from typing import cast
 import grpc
 
 from kv.cluster.map import ClusterMap, NodeInfo, initial_map
-from kv.errors import KVError, NotLeader, Unavailable, UnknownOutcome, WrongPartition
+from kv.errors import (
+    BehindSession,
+    KVError,
+    LeaseRefused,
+    NotLeader,
+    SnapshotGone,
+    TooStale,
+    Unavailable,
+    UnknownOutcome,
+    WrongPartition,
+)
 from kv.ids import GroupId, NodeId
 from kv.internal.v1 import peer_pb2
 from kv.partition.batch import decode_batch
@@ -140,12 +150,14 @@ class Group:
             return outcome
         return outcome + self.evidence(node, map_epoch, kv_pb2.READ_LEVEL_UNSPECIFIED)
 
-    def evidence(self, node: NodeId, map_epoch: int, level: kv_pb2.ReadLevel.ValueType) -> bytes:
+    def evidence(
+        self, node: NodeId, map_epoch: int, level: kv_pb2.ReadLevel.ValueType, index: int | None = None
+    ) -> bytes:
         evidence = kv_pb2.Evidence(
             partition=self.partition,
             map_epoch=map_epoch,
             term=self.term,
-            index=self.index,
+            index=self.index if index is None else index,
             node=node,
             level=level,
         )
@@ -162,6 +174,24 @@ class FakeReplica:
         self.ring = Ring(cluster_map.partitions)
         self.believes: NodeId | None = None
         """Whom this replica names as the leader instead of the true one."""
+        self.fallen_behind: tuple[State, int] | None = None
+        """What it has applied, if that is not all: a state and its index."""
+        self.age_ms: int | None = 0
+        """How old a BOUNDED read here would be; None: nobody can tell."""
+        self.lease_allowed = True
+        self.keeps_snapshots = True
+        self.snapshots: dict[int, tuple[State, int]] = {}
+
+    def fall_behind(self) -> None:
+        """Apply nothing more from now on."""
+        state = State()
+        state.update(self.group.state)
+        self.fallen_behind = (state, self.group.index)
+
+    @property
+    def applied(self) -> tuple[State, int]:
+        """What it has applied, with the index."""
+        return self.fallen_behind or (self.group.state, self.group.index)
 
     @property
     def is_leader(self) -> bool:
@@ -191,18 +221,89 @@ class FakeReplica:
         keys = batch.keys()
         if any(self.ring.partition_of(key) != group.partition for key in keys):
             return WrongPartition("not here", metadata={"map_epoch": self.map.epoch})
-        if not self.is_leader and not batch.stale:
-            named = self.leader if self.leader != self.node else ""
-            return NotLeader("not here", metadata={"leader": named or "", "partition": group.partition})
+        request = kv_pb2.BatchRequest.FromString(raw)
         if batch.writes:
+            if not self.is_leader:
+                return self._not_leader()
             outcome = group.apply(raw, self.node, self.map.epoch)
             if group.lose_replies:
                 group.lose_replies -= 1
                 return UnknownOutcome("the reply was lost")
-            return outcome
-        level = kv_pb2.READ_LEVEL_STALE if batch.stale else kv_pb2.READ_LEVEL_LINEARIZABLE
-        results = read_batch(group.state, batch, group.page_limits)
-        return results + group.evidence(self.node, self.map.epoch, level)
+            return outcome + _step(self.node) if request.trace and isinstance(outcome, bytes) else outcome
+        if any(operation.range.snapshot for operation in request.operations):
+            return self._next_page(request)
+        return self._refusal(request) or self._read(request)
+
+    def _not_leader(self) -> KVError:
+        named = self.leader if self.leader != self.node else ""
+        return NotLeader("not here", metadata={"leader": named or "", "partition": self.group.partition})
+
+    def _refusal(self, request: kv_pb2.BatchRequest) -> KVError | None:
+        """Return why this replica does not serve a read of that level."""
+        read, (_, index) = request.read, self.applied
+        match request.level:
+            case kv_pb2.READ_LEVEL_LINEARIZABLE | kv_pb2.READ_LEVEL_UNSPECIFIED:
+                asked = read.node == self.node or read.preference == kv_pb2.REPLICA_PREFERENCE_LOCAL
+                if not self.is_leader and not (asked and self.group.leader):
+                    return self._not_leader()
+            case kv_pb2.READ_LEVEL_LEASE:
+                if not self.is_leader:
+                    return self._not_leader()
+                return None if self.lease_allowed else LeaseRefused("no lease")
+            case kv_pb2.READ_LEVEL_SESSION:
+                seen = {pair.partition: pair.index for pair in read.after}
+                if index < seen.get(self.group.partition, 0):
+                    return BehindSession("behind", metadata={"applied_index": index})
+            case kv_pb2.READ_LEVEL_BOUNDED:
+                if self.age_ms is None or self.age_ms > read.max_age_ms:
+                    return TooStale("too old", metadata={"max_age_ms": read.max_age_ms})
+            case _:
+                pass
+        return None
+
+    def _read(self, request: kv_pb2.BatchRequest) -> bytes:
+        state, index = self.applied
+        results = self._results(state, request)
+        for operation in request.operations:
+            if operation.range.keep_snapshot:
+                results = self._keep(results, state, index)
+        level = request.level or kv_pb2.READ_LEVEL_LINEARIZABLE
+        trace = _step(self.node) if request.trace else b""
+        return results + self.group.evidence(self.node, self.map.epoch, level, index) + trace
+
+    def _results(self, state: State, request: kv_pb2.BatchRequest) -> bytes:
+        plain = kv_pb2.BatchRequest()
+        plain.CopyFrom(request)
+        for operation in plain.operations:
+            if operation.HasField("range"):
+                operation.range.keep_snapshot, operation.range.snapshot = False, 0
+        return read_batch(state, decode_batch(plain.SerializeToString()), self.group.page_limits)
+
+    def _keep(self, results: bytes, state: State, index: int) -> bytes:
+        """Keep the state for the pages that follow, if there are any."""
+        response = kv_pb2.BatchResponse.FromString(results)
+        page = response.results[0].range
+        if page.more and self.keeps_snapshots:
+            page.snapshot = len(self.snapshots) + 1
+            kept = State()
+            kept.update(state)
+            self.snapshots[page.snapshot] = (kept, index)
+        return response.SerializeToString()
+
+    def _next_page(self, request: kv_pb2.BatchRequest) -> bytes | KVError:
+        [operation] = request.operations
+        found = self.snapshots.get(operation.range.snapshot)
+        if found is None:
+            return SnapshotGone("gone", metadata={"cause": "idle"})
+        state, index = found
+        level = request.level or kv_pb2.READ_LEVEL_LINEARIZABLE
+        return self._results(state, request) + self.group.evidence(self.node, self.map.epoch, level, index)
+
+
+def _step(node: NodeId) -> bytes:
+    """Return what a replica adds for a request that asked for its trace."""
+    step = kv_pb2.TraceStep(component="replica", node=node, step="served")
+    return kv_pb2.BatchResponse(trace=[step]).SerializeToString()
 
 
 class DirectForwarder:
@@ -377,10 +478,16 @@ def batch(
     *operations: kv_pb2.Operation,
     level: int = kv_pb2.READ_LEVEL_UNSPECIFIED,
     request_id: kv_pb2.RequestId | None = None,
+    read: kv_pb2.ReadOptions | None = None,
+    trace: bool = False,
 ) -> kv_pb2.BatchRequest:
     """Return a batch; `level` may be one that does not exist."""
     return kv_pb2.BatchRequest(
-        operations=operations, level=cast(kv_pb2.ReadLevel.ValueType, level), request_id=request_id
+        operations=operations,
+        level=cast(kv_pb2.ReadLevel.ValueType, level),
+        request_id=request_id,
+        read=read,
+        trace=trace,
     )
 
 

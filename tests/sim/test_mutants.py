@@ -9,11 +9,13 @@ from dataclasses import fields, replace
 import pytest
 
 from kv.cli import sim_mutants
+from kv.client.session_token import Seen
 from kv.errors import InvalidArgument
 from kv.raft import wal_format
 from kv.raft.guard import Rules
 from kv.sim.hunt import CLOSING, Catch, Row, document, hunt, run
-from kv.sim.mutants import MUTANTS, Mutation, mutant
+from kv.sim.mutants import MUTANTS, mutant
+from kv.sim.mutation import Mutation
 from kv.sim.properties import PROPERTIES
 from kv.sim.wire import SimStream
 
@@ -28,6 +30,13 @@ QUICK = (
     "reply-when-proposed",
     "vote-for-any-log",
     "truncation-not-logged",
+    "lease-too-long",
+    "lease-unconfirmed",
+    "session-forgets",
+    "any-proof-is-young",
+    "proof-dated-by-its-answer",
+    "pages-of-now",
+    "all-means-quorum",
 )
 SEEDS = range(1, 31)
 
@@ -99,7 +108,7 @@ def test_what_a_mutant_changes_in_a_module_is_put_back(one: Mutation) -> None:
     """After the run of a mutant the modules are what they were."""
 
     def now() -> list[object]:
-        return [wal_format.decode_frame, SimStream.send, SimStream.__dict__["_end"]]
+        return [wal_format.decode_frame, SimStream.send, SimStream.__dict__["_end"], Seen.__dict__["note"]]
 
     before = now()
     with one.around():

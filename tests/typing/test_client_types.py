@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
 from kv.client import (
+    AppendReply,
     AsyncClient,
     Client,
     Compare,
@@ -13,12 +14,18 @@ from kv.client import (
     DeleteReply,
     Evidence,
     Get,
+    IncrementReply,
     Item,
+    Level,
+    Outcome,
     Put,
     PutReply,
+    Reading,
     ReadLevel,
     Result,
+    ScanPage,
     TxnReply,
+    WriteLevel,
 )
 from kv.cluster.map import ClusterMap
 from kv.v1.cluster_pb2 import NodeStatus
@@ -32,6 +39,14 @@ async def asynchronous(client: AsyncClient) -> None:
     assert_type(reply, PutReply)
     assert_type(reply.evidence, Evidence)
     assert_type(await client.delete(b"k", if_revision=3), DeleteReply)
+    reading = await client.read(b"k", level=Level(ReadLevel.BOUNDED, max_age_ms=5), prefer="nearest")
+    assert_type(reading.evidence, Evidence)
+    assert_type(reading.answers, tuple[Evidence, ...])
+    assert_type(await client.increment(b"k", -1, write_level=WriteLevel.ALL), IncrementReply)
+    assert_type(await client.append(b"k", b"v"), AppendReply)
+    assert_type(await client.get_and_put(b"k", b"v"), Item | None)
+    assert_type(await client.outcome("token"), Outcome)
+    assert_type(client.session_token(), str)
     assert_type(await client.compare_and_set(b"k", None, b"v"), PutReply)
     assert_type(await client.batch([Get(b"k"), Put(b"k", b"v"), Delete(b"k")]), list[Result])
     assert_type(await client.txn([Compare(b"k", exists=True)], [Get(b"k")], []), TxnReply)
@@ -47,6 +62,11 @@ def synchronous(client: Client) -> None:
     assert_type(client.get(b"k", level="stale"), Item | None)
     assert_type(client.put(b"k", b"v"), PutReply)
     assert_type(client.delete(b"k"), DeleteReply)
+    assert_type(client.read(b"k", prefer="n1"), Reading)
+    assert_type(client.increment(b"k"), IncrementReply)
+    assert_type(client.outcome("token"), Outcome)
+    assert_type(client.session_token(), str)
+    assert_type(client.scan_pages(), Iterator[ScanPage])
     assert_type(client.batch([Get(b"k")]), list[Result])
     assert_type(client.txn(), TxnReply)
     assert_type(client.scan(), Iterator[Item])

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kv.v1 import kv_pb2 as kv_dot_v1_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkv/internal/v1/pipeline.proto\x12\x0ekv.internal.v1\x1a\x0ekv/v1/kv.proto\"H\n\x12RawPipelineRequest\x12\x32\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32!.kv.internal.v1.RawPipelinedBatch\"U\n\x11RawPipelinedBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\"I\n\x13RawPipelineResponse\x12\x32\n\x07replies\x18\x01 \x03(\x0b\x32!.kv.internal.v1.RawPipelinedReply\"Z\n\x11RawPipelinedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x05\x62\x61tch\x18\x02 \x01(\x0cH\x00\x12\x1d\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0c.kv.v1.ErrorH\x00\x42\t\n\x07outcomeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkv/internal/v1/pipeline.proto\x12\x0ekv.internal.v1\x1a\x0ekv/v1/kv.proto\"H\n\x12RawPipelineRequest\x12\x32\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32!.kv.internal.v1.RawPipelinedBatch\"U\n\x11RawPipelinedBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\"I\n\x13RawPipelineResponse\x12\x32\n\x07replies\x18\x01 \x03(\x0b\x32!.kv.internal.v1.RawPipelinedReply\"Z\n\x11RawPipelinedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x05\x62\x61tch\x18\x02 \x01(\x0cH\x00\x12\x1d\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0c.kv.v1.ErrorH\x00\x42\t\n\x07outcome\"I\n\tBatchHead\x12\x1f\n\x05level\x18\x02 \x01(\x0e\x32\x10.kv.v1.ReadLevel\x12\x0c\n\x04read\x18\x04 \x01(\x0c\x12\r\n\x05trace\x18\x07 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,4 +40,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWPIPELINERESPONSE']._serialized_end=299
   _globals['_RAWPIPELINEDREPLY']._serialized_start=301
   _globals['_RAWPIPELINEDREPLY']._serialized_end=391
+  _globals['_BATCHHEAD']._serialized_start=393
+  _globals['_BATCHHEAD']._serialized_end=466
 # @@protoc_insertion_point(module_scope)

@@ -119,3 +119,33 @@ class RawPipelinedReply(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___RawPipelinedReply: _TypeAlias = RawPipelinedReply  # noqa: Y015
+
+@_typing.final
+class BatchHead(_message.Message):
+    """BatchHead is what a router must know of a kv.v1.BatchRequest before it passes the
+    bytes on: the fields have the numbers that they have there, and the operations
+    are skipped unread.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    level: _kv_pb2.ReadLevel.ValueType
+    read: _builtins.bytes
+    trace: _builtins.bool
+    def __init__(
+        self,
+        *,
+        level: _kv_pb2.ReadLevel.ValueType = ...,
+        read: _builtins.bytes = ...,
+        trace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "read", b"read", "trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchHead: _TypeAlias = BatchHead  # noqa: Y015

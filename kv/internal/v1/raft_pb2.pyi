@@ -39,6 +39,8 @@ class RaftMessage(_message.Message):
     STALE_TERM_FIELD_NUMBER: _builtins.int
     SNAPSHOT_CHUNK_FIELD_NUMBER: _builtins.int
     SNAPSHOT_REPLY_FIELD_NUMBER: _builtins.int
+    READ_INDEX_REQUEST_FIELD_NUMBER: _builtins.int
+    READ_INDEX_REPLY_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     epoch: _builtins.int
     sender: _builtins.str
@@ -65,6 +67,10 @@ class RaftMessage(_message.Message):
     def snapshot_chunk(self) -> Global___SnapshotChunk: ...
     @_builtins.property
     def snapshot_reply(self) -> Global___SnapshotReply: ...
+    @_builtins.property
+    def read_index_request(self) -> Global___ReadIndexRequest: ...
+    @_builtins.property
+    def read_index_reply(self) -> Global___ReadIndexReply: ...
     def __init__(
         self,
         *,
@@ -83,12 +89,14 @@ class RaftMessage(_message.Message):
         stale_term: Global___StaleTerm | None = ...,
         snapshot_chunk: Global___SnapshotChunk | None = ...,
         snapshot_reply: Global___SnapshotReply | None = ...,
+        read_index_request: Global___ReadIndexRequest | None = ...,
+        read_index_reply: Global___ReadIndexReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "read_index_reply", b"read_index_reply", "read_index_request", b"read_index_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "epoch", b"epoch", "group", b"group", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "sender", b"sender", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "term", b"term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "epoch", b"epoch", "group", b"group", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "read_index_reply", b"read_index_reply", "read_index_request", b"read_index_request", "sender", b"sender", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "term", b"term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "vote", "vote_reply", "pre_vote", "pre_vote_reply", "probe", "probe_reply", "stale_term", "snapshot_chunk", "snapshot_reply"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "vote", "vote_reply", "pre_vote", "pre_vote_reply", "probe", "probe_reply", "stale_term", "snapshot_chunk", "snapshot_reply", "read_index_request", "read_index_reply"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -296,6 +304,58 @@ class ProbeReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProbeReply: _TypeAlias = ProbeReply  # noqa: Y015
+
+@_typing.final
+class ReadIndexRequest(_message.Message):
+    """ReadIndexRequest asks the leader for an index that covers every write acknowledged
+    before the request was sent (dissertation, section 6.4).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadIndexRequest: _TypeAlias = ReadIndexRequest  # noqa: Y015
+
+@_typing.final
+class ReadIndexReply(_message.Message):
+    """ReadIndexReply gives it, confirmed by a quorum; without `confirmed` the receiver
+    does not lead, or lost its leadership meanwhile.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    index: _builtins.int
+    confirmed: _builtins.bool
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        index: _builtins.int = ...,
+        confirmed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "index", b"index", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadIndexReply: _TypeAlias = ReadIndexReply  # noqa: Y015
 
 @_typing.final
 class StaleTerm(_message.Message):

@@ -15,7 +15,7 @@ from typing import Final
 import kv.raft.replication as _replication
 from kv.config import RaftConfig
 from kv.internal.v1 import peer_pb2, raft_pb2
-from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX
+from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, ReadProof
 from kv.raft.engine import Engine
 from kv.raft.group import Group
 from kv.raft.outbox import Outbox
@@ -35,6 +35,8 @@ CONFIG: Final = RaftConfig(
     election_min_s=0.4,
     election_max_s=1.4,
     leader_fallback_s=0.4,
+    lease_s=0.0,
+    clock_drift_max=0.0,
     # Small, so that segments, the cache and snapshots all turn over within a trial.
     segment_bytes=16_384,
     entry_bytes_max=4096,
@@ -177,8 +179,8 @@ class Guarded(Replica):
     def read(self, serve: ServeRead) -> None:
         """See `Replica`: ReadIndex."""
 
-        def done(index: int | None) -> None:
-            serve(None if index is None else self._machine.applied_index)
+        def done(proof: ReadProof | None) -> None:
+            serve(None if proof is None else self._machine.applied_index)
 
         self._group.read_index(done)
 
