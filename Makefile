@@ -48,6 +48,7 @@ format: install ## fix what ruff can fix, and format
 
 types: install ## mypy --strict
 	$(BIN)/mypy
+	cd jepsen-style && ../$(BIN)/mypy --config-file ../pyproject.toml kv_jepsen
 
 floors: install ## import-linter: who may import whom
 	$(BIN)/lint-imports

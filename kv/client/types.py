@@ -53,7 +53,8 @@ class Evidence(NamedTuple):
     term: int
     """Raft term of the replica that served."""
     index: int  # type: ignore[assignment]  # it hides tuple.index, which nobody misses
-    """For a write the log index of its entry, for a read the applied index at which it was served."""
+    """For a write the log index of the entry that answered it, its own or that of a repetition (its reply's
+    revision tells where it was applied); for a read the applied index at which it was served."""
     node: str
     level: ReadLevel | None
     """The level that was honoured; None for a write."""

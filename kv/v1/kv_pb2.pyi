@@ -275,8 +275,9 @@ class Evidence(_message.Message):
     term: _builtins.int
     """Raft term of the replica that served."""
     index: _builtins.int
-    """For a write the log index of its entry, for a read the applied index at
-    which it was served.
+    """For a write the log index of the entry that answered it: its own, or that of
+    a repetition (`revision` tells where it was applied); for a read the applied
+    index at which it was served.
     """
     node: _builtins.str
     """The node that served."""

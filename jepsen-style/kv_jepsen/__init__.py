@@ -1,0 +1,1 @@
+"""kv_jepsen: the partition-tolerance harness. Histories, models and checkers are pure; see each file's first lines."""

@@ -1,0 +1,1 @@
+"""Ways to cut the network between nodes: `proxy` without privileges, `netns` on Linux as root."""

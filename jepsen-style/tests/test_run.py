@@ -1,0 +1,146 @@
+"""The commands `run` and `clean`, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import kv_jepsen
+from kv_jepsen.cli import app
+from kv_jepsen.cuts import sockets
+from kv_jepsen.records import start_ticks
+
+ROOT = Path(kv_jepsen.__file__).parents[1]
+EXAMPLE = "kv_jepsen.targets.example:Forgetful"
+WAIT_S = 30.0
+
+linux = pytest.mark.skipif(not sockets.offered(), reason="proxy cuts need Linux")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Where a harness of its own finds the packages, and puts its record files."""
+    path = os.pathsep.join([str(ROOT), str(ROOT.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "KV_JEPSEN_STATE": str(tmp_path / "state")}
+
+
+def _command(results: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "kv_jepsen", "run", "--results", str(results), *arguments]
+
+
+def _ran(results: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = _command(results, *arguments)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
+
+
+@linux
+@pytest.mark.slow
+def test_a_store_that_forgets_is_found_out(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A store that loses its memory when it is killed is not linearizable: exit status 1, and the page says so."""
+    schedule = tmp_path / "schedule"
+    schedule.write_text("1.0 crash n1\n1.3 start n1\n2.5 calm *\n")
+    done = _ran(
+        tmp_path / "results", environment, "--target", EXAMPLE, "--nodes", "1", "--seconds", "3",
+        "--schedule", str(schedule), "--rate", "200",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"not linearizable: key r\d-\d", done.stdout)
+    folder = tmp_path / "results" / "latest"
+    assert {path.name for path in folder.iterdir()} >= {
+        "history.jsonl", "history.edn", "results.json", "schedule", "logs", "report.html",
+    }  # fmt: skip
+    assert json.loads((folder / "results.json").read_text())["valid"] is False
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+@linux
+@pytest.mark.slow
+def test_ringkv_holds_under_partitions_and_kills(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Twenty seconds of leaders cut off, killed and paused: nothing is lost and no read is stale."""
+    done = _ran(
+        tmp_path / "results", environment, "--seconds", "20", "--faults", "leader,kill_leader,one_way",
+        "--seed", "5", "--processes", "4", "--rate", "40",
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    calls, ok = map(int, re.findall(r"(\d+) calls, (\d+) ok", done.stdout)[0])
+    assert ok > calls / 2 > 50
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+@linux
+@pytest.mark.slow
+def test_what_a_killed_harness_left_is_cleaned(tmp_path: Path, environment: dict[str, str]) -> None:
+    """After kill -9 of the harness its nodes live on until `clean`, which ends them and removes their data."""
+    harness = subprocess.Popen(
+        _command(tmp_path / "results", "--target", EXAMPLE, "--faults", "none", "--seconds", "60"),
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    state = tmp_path / "state"
+    end = time.monotonic() + WAIT_S
+    nodes: list[dict[str, int]] = []
+    while len(nodes) < 3 and time.monotonic() < end:
+        time.sleep(0.05)  # another process's progress
+        lines = "".join(path.read_text() for path in state.glob("*.jsonl")).splitlines()
+        nodes = [entry for entry in map(json.loads, lines) if entry["kind"] == "process"]
+    harness.send_signal(signal.SIGKILL)
+    harness.wait()
+    assert len(nodes) == 3
+    assert all(start_ticks(node["pid"]) == node["start"] for node in nodes)
+    cleaned = CliRunner().invoke(app, ["clean"], env={"KV_JEPSEN_STATE": str(state)})
+    assert cleaned.output.count("ended process") == 3
+    end = time.monotonic() + WAIT_S
+    while any(start_ticks(node["pid"]) == node["start"] for node in nodes):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert list(state.iterdir()) == []
+    assert (
+        CliRunner().invoke(app, ["clean"], env={"KV_JEPSEN_STATE": str(state)}).output
+        == "nothing was left behind\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--target", "oracle"], "there is no target 'oracle'"),
+        (["--target", "kv_jepsen.targets.example:Nobody"], "cannot be loaded"),
+        (["--workload", "poem"], "no workload 'poem'"),
+        (["--faults", "meteor"], "no family of faults 'meteor'"),
+        (["--cut", "scissors"], "no way 'scissors'"),
+        (["--levels", "psychic"], "no read level 'psychic'"),
+        (["--target", EXAMPLE, "--option", "x"], "is not name=value"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_starts(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    """What cannot be run is exit status 2 and says what there is, and leaves no record."""
+    state = tmp_path / "state"
+    done = CliRunner().invoke(
+        app, ["run", "--results", str(tmp_path / "r"), *arguments], env={"KV_JEPSEN_STATE": str(state)}
+    )
+    assert done.exit_code == 2
+    assert says in done.output
+    assert not state.exists() or list(state.iterdir()) == []
+
+
+def test_a_fault_that_cannot_be_done_is_refused(tmp_path: Path) -> None:
+    """A schedule with a fault that real processes cannot be given is refused before the cluster starts."""
+    schedule = tmp_path / "schedule"
+    schedule.write_text("1 fill n1\n")
+    done = CliRunner().invoke(
+        app,
+        ["run", "--results", str(tmp_path / "r"), "--target", EXAMPLE, "--schedule", str(schedule)],
+        env={"KV_JEPSEN_STATE": str(tmp_path / "state")},
+    )
+    assert done.exit_code == 2
+    assert "fill cannot be done by ProxyCuts" in done.output
