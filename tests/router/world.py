@@ -230,7 +230,7 @@ class FakeReplica:
                 group.lose_replies -= 1
                 return UnknownOutcome("the reply was lost")
             return outcome + _step(self.node) if request.trace and isinstance(outcome, bytes) else outcome
-        if any(operation.range.snapshot for operation in request.operations):
+        if len(request.operations) == 1 and request.operations[0].range.snapshot:
             return self._next_page(request)
         return self._refusal(request) or self._read(request)
 
