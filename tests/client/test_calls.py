@@ -13,10 +13,11 @@ from kv.client.operations import (
     check_op,
     make_condition,
     op_size,
+    read_get,
     write_compare,
     write_op,
 )
-from kv.client.types import Compare, Delete, Get, Op, Put, ReadLevel, Relation
+from kv.client.types import Compare, Delete, Evidence, Get, Op, Put, ReadLevel, Relation
 from kv.errors import InvalidArgument, KeyEmpty, KeyTooLong, ValueTooLarge
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from kv.v1 import kv_pb2
@@ -28,6 +29,18 @@ def test_our_numbers_are_those_of_the_protocol() -> None:
         assert kv_pb2.ReadLevel.Value(f"READ_LEVEL_{level.name}") == int(level)
     for relation in Relation:
         assert kv_pb2.Comparator.Value(f"COMPARATOR_{relation.name}") == int(relation)
+
+
+def test_gets_that_travelled_together_have_revisions_of_their_own() -> None:
+    """The evidence of one get tells its own key's revision, not the highest of the request that carried it."""
+    shared = Evidence(1, 1, 1, 9, "n1", ReadLevel.LINEARIZABLE, revision=8)
+    for revision in (5, 8):
+        item = kv_pb2.KeyValue(key=b"k", mod_revision=revision)
+        found = read_get(kv_pb2.GetResult(item=item), shared)
+        assert found is not None
+        assert found.evidence is not None
+        assert found.evidence.revision == revision
+        assert found.evidence.index == shared.index
 
 
 @pytest.mark.parametrize(
