@@ -57,7 +57,7 @@ class Forgetful(ProcessTarget):
     async def _answers(self, node: str) -> bool:
         try:
             await request(self.cuts.host(node), self._ports[node], ["read", "ready?"])
-        except (OSError, ValueError):  # it does not listen yet
+        except OSError:  # it does not listen yet
             return False
         return True
 

@@ -12,11 +12,14 @@ from typing import Any
 
 
 async def request(host: str, port: int, words: list[Any]) -> Any:  # noqa: ANN401 - what JSON gives
-    """Ask a node. Raises `OSError` or `ValueError`; then nobody knows."""
+    """Ask a node. Raises `OSError`: then nobody knows what became of it."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(json.dumps(words).encode() + b"\n")
-        return json.loads(await reader.readline())
+        line = await reader.readline()
+        if not line.endswith(b"\n"):  # killed between taking the question and the end of its answer
+            raise ConnectionResetError("the node closed the connection before it had answered")
+        return json.loads(line)
     finally:
         writer.close()
 
