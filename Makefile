@@ -8,13 +8,14 @@ SECONDS     ?= 30
 MINUTES     ?= 60
 ENGINE      ?= plain
 SEEDS       ?= 0:30
+BENCH_ARGS  ?=
 SOURCES     := $(wildcard kv tests tools benchmarks jepsen-style)
 
 .DEFAULT_GOAL := help
-.PHONY: sim soak stock help install check lint format types floors stubs proto test wheel demo clean
+.PHONY: bench bench-peers jepsen sim soak stock help install check lint format types floors stubs proto test wheel demo clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -68,11 +69,21 @@ sim: install ## the simulator on fresh seeds; SECONDS=30 of wall time
 soak: install ## the simulator for long; MINUTES=60 of wall time
 	$(BIN)/kv sim --seconds $$(( 60 * $(MINUTES) ))
 
+jepsen: install ## real processes under faults, judged; SECONDS=180 of wall time, folders in results/
+	$(BIN)/kv-jepsen campaign --seconds $(SECONDS) --results results
+
 stock: install ## PySyncObj as shipped against the guarded group; SEEDS=0:30
 	$(BIN)/kv sim --stock --seeds $(SEEDS)
 
 fuzz: install ## every decoder with mutated input; MINUTES=60 of wall time, ENGINE=plain or atheris
 	$(BIN)/python -m tools.fuzz --minutes $(MINUTES) --engine $(ENGINE)
+
+bench-peers: install ## install the systems that `make bench` compares with (etcd, NATS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@command -v h2load >/dev/null || echo "h2load is not installed; rows that need it are skipped: apt-get install nghttp2-client"
+
+bench: install ## ringkv beside its peers; BENCH_ARGS='--rows 1-4 --rounds 5 --out bench-results'
+	$(BIN)/python -m benchmarks run $(BENCH_ARGS)
 
 wheel: install ## build sdist and wheel into dist/ and check what they ship
 	rm -rf dist

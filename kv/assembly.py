@@ -78,11 +78,13 @@ class Assembly:
             cache_bytes_max=config.log_cache_bytes_max,
         )
         self.engine = Engine(
+            me=config.node_id,
             wal=self.wal,
             links=links,
             shell=shell,
             config=config.raft,
             metrics=self.metrics,
+            rng=rng.random,
             fatal=fatal,
             maintained=self._count,
         )

@@ -36,6 +36,8 @@ REPLICATION_FACTOR_DEFAULT: Final = 3
 PORT_MAX: Final = 65_535
 NODE_ID_DEFAULT: Final = "n1"
 LISTEN_DEFAULT: Final = "127.0.0.1:7001"
+RAFT_PORT_OFFSET: Final = 100
+"""Raft's port lies so far above a node's own, if `raft_peers` says nothing else."""
 
 ENTRY_OVERHEAD_BYTES_MAX: Final = 64 * KIB
 """What the command around a request of the greatest size may add to it."""
@@ -123,6 +125,25 @@ def parse_pairs(text: str) -> dict[NodeId, str]:
     return pairs
 
 
+def _raft_peers(data: dict[str, Any]) -> dict[NodeId, str]:
+    """Return where Raft is dialled if nobody says: each node at its own host, `RAFT_PORT_OFFSET` above its port."""
+    peers: dict[NodeId, str] = data["peers"]
+    return {node_id: _raft_address(address) for node_id, address in peers.items()}
+
+
+def _raft_address(address: str) -> str:
+    host, port = parse_address(address)
+    port += RAFT_PORT_OFFSET if port + RAFT_PORT_OFFSET <= PORT_MAX else -RAFT_PORT_OFFSET
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _raft_listen(data: dict[str, Any]) -> str:
+    """Return where to bind for Raft if nobody says: on the hosts of `listen`, at the port by which others dial."""
+    own: str = data["raft_peers"].get(data["node_id"]) or _raft_address(data["listen"])
+    host = data["listen"].rpartition(":")[0]
+    return f"{host}:{parse_address(own)[1]}"
+
+
 def _replicas(data: dict[str, Any]) -> int:
     return min(REPLICATION_FACTOR_DEFAULT, len(data["peers"]))
 
@@ -145,6 +166,9 @@ class NodeConfig(BaseSettings):
     listen: str = Field(default_factory=lambda data: data["peers"].get(data["node_id"], LISTEN_DEFAULT))
     advertise: str = Field(default_factory=lambda data: data["peers"].get(data["node_id"], data["listen"]))
     http_listen: str | None = None
+    # Raft between the nodes has a port of its own: where each node's is dialled, and where this one binds
+    raft_peers: Annotated[dict[NodeId, str], NoDecode] = Field(default_factory=_raft_peers)
+    raft_listen: str = Field(default_factory=_raft_listen)
 
     # the first cluster map: the same on every node, or they would not agree on it
     partitions: int = Field(default=16, ge=1, le=PARTITIONS_MAX)
@@ -171,7 +195,7 @@ class NodeConfig(BaseSettings):
 
     # partition
     checkpoint_bytes_max: Bytes = 8 * MIB
-    checkpoint_ops_max: Count = 10_000
+    checkpoint_ops_max: Count = 50_000
     checkpoint_interval_ms: Milliseconds = 30_000
     command_bytes_max: Bytes = 1 * MIB  # requests are joined up to this; a larger one travels alone
     commands_in_flight_max: Count = 4
@@ -221,7 +245,7 @@ class NodeConfig(BaseSettings):
         address = data.get("advertise") or data.get("listen") or LISTEN_DEFAULT
         return {**data, "peers": {data.get("node_id") or NODE_ID_DEFAULT: address}}
 
-    @field_validator("peers", "zones", mode="before")
+    @field_validator("peers", "zones", "raft_peers", mode="before")
     @classmethod
     def _read_pairs(cls, value: object) -> object:
         return parse_pairs(value) if isinstance(value, str) else value
@@ -240,7 +264,14 @@ class NodeConfig(BaseSettings):
             _check_dialable(address, f"peer {node_id}")
         return value
 
-    @field_validator("listen", "http_listen")
+    @field_validator("raft_peers")
+    @classmethod
+    def _check_raft_peers(cls, value: dict[NodeId, str]) -> dict[NodeId, str]:
+        for node_id, address in value.items():
+            _check_dialable(address, f"raft_peers {node_id}")
+        return value
+
+    @field_validator("listen", "http_listen", "raft_listen")
     @classmethod
     def _check_listen(cls, value: str | None) -> str | None:
         if value is not None:
@@ -393,6 +424,17 @@ def _node_problems(config: NodeConfig) -> list[str]:
         )
     if len(set(config.peers.values())) != len(config.peers):
         problems.append("peers gives the same address to two nodes")
+    if config.raft_peers.keys() != config.peers.keys():
+        problems.append(
+            f"raft_peers names {', '.join(sorted(config.raft_peers)) or 'nobody'}, peers names"
+            f" {', '.join(sorted(config.peers))}: name the same nodes in both, or leave raft_peers out"
+        )
+    addresses = [*config.raft_peers.values(), *config.peers.values()]
+    if len(config.peers) > 1 and len(set(addresses)) != len(addresses):
+        problems.append(
+            "raft_peers and peers give the same address twice: give each port one use (if raft_peers is left out,"
+            f" it is peers with {RAFT_PORT_OFFSET} added to each port)"
+        )
     if strangers := sorted(config.zones.keys() - config.peers.keys()):
         problems.append(
             f"zones names {', '.join(strangers)}, which peers does not: correct the one or the other"

@@ -92,7 +92,8 @@ class Node:
             me=config.node_id,
             cluster=config.cluster,
             incarnation=self._directory.incarnation,
-            addresses=config.peers,
+            listen=config.raft_listen,
+            addresses=config.raft_peers,
             identities=self._directory,
         )
         self._shell = AsyncioShell(self._loop)
@@ -126,7 +127,6 @@ class Node:
         self._load_map()
         self._server = grpc.aio.server(options=server_options(self.parts.router.config))
         self._front.add_to(self._server)
-        self._server.add_generic_rpc_handlers((self._links.handler(),))
         try:
             self._server.add_insecure_port(self.config.listen)
         except RuntimeError as error:
@@ -134,7 +134,12 @@ class Node:
         await self._server.start()
         await self._front.start()
         self.parts.engine.start()
-        self._links.start(self.parts.engine)
+        try:
+            await self._links.start(self.parts.engine)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot listen on {self.config.raft_listen} for Raft: is it in use?"
+            ) from error
         self._watch = asyncio.create_task(self.parts.map_watch(self._ask_peers, self._learned).run())
         self._watch.add_done_callback(self._watch_ended)
         await self._start_http()

@@ -13,8 +13,12 @@ from typing import Annotated
 import typer
 
 from kv_jepsen import text
+from kv_jepsen.cli_lab import lab_command
+from kv_jepsen.cli_minimize import minimize_command
+from kv_jepsen.cli_replay import replay_command
 from kv_jepsen.cli_report import report_command
-from kv_jepsen.cli_run import clean_command, lab_command, run_command
+from kv_jepsen.cli_run import clean_command, run_command
+from kv_jepsen.cli_tour import campaign_command, mutants_command
 from kv_jepsen.formats import UnreadableHistory, parse
 from kv_jepsen.linearizable import Limits, check
 from kv_jepsen.models import MODELS, UnsuitableHistory
@@ -35,6 +39,10 @@ def main_options() -> None:
 
 app.command("report")(report_command)
 app.command("run")(run_command)
+app.command("minimize")(minimize_command)
+app.command("replay")(replay_command)
+app.command("campaign")(campaign_command)
+app.command("mutants")(mutants_command)
 app.command("clean")(clean_command)
 app.command("lab")(lab_command)
 

@@ -14,6 +14,8 @@ from typing import Annotated, Final
 import typer
 
 from kv_jepsen.checkers import CheckResult, Valid, log_patterns
+from kv_jepsen.checkers.evidence import LINEARIZABLE_LEVELS
+from kv_jepsen.choice import Choice, UnreadablePlan
 from kv_jepsen.formats import UnreadableHistory, parse
 from kv_jepsen.judge import WORKLOADS, judge, workload_for
 from kv_jepsen.linearizable import Limits
@@ -21,10 +23,13 @@ from kv_jepsen.report import Run
 from kv_jepsen.report.document import UnreadableResults
 from kv_jepsen.results import ResultFolder, create, write_index
 from kv_jepsen.verdict import EXIT_BAD_INPUT
+from kv_jepsen.workloads import WORKLOADS as CLIENT_WORKLOADS
 
 EXIT: Final[Mapping[Valid, int]] = {True: 0, False: 1, "unknown": 3}
 """Exit status by verdict, as of `check`."""
 
+SEEN_ONCE: Final = frozenset({"cluster", "replicas"})
+"""Checkers of what the harness saw during the run: their results are kept when the history is judged again."""
 
 WORD: Final[Mapping[Valid, str]] = {True: "valid", False: "invalid", "unknown": "unknown"}
 
@@ -49,10 +54,14 @@ def report_command(
     if workload is not None and workload not in WORKLOADS:
         raise typer.BadParameter(f"no workload {workload!r}; there are {', '.join(WORKLOADS)}")
     try:
-        run, folder = _opened(path, name)
-        chosen = workload or workload_for(run.history.calls)
-        levels = {"linearizable", "lease", *(linearizable or ())}
-        judged = judge(run, chosen, levels=levels, limits=Limits(seconds=time_limit), now=time.monotonic)
+        run, folder, choice = _opened(path, name)
+        chosen = workload or (judged_as(choice) if choice is not None else workload_for(run.history.calls))
+        held = LINEARIZABLE_LEVELS if choice is None else choice.held()
+        levels = held | frozenset(linearizable or ())
+        judged = judge(
+            run, chosen, levels=levels, limits=Limits(seconds=time_limit), now=time.monotonic,
+            recovery_ms_max=None if choice is None else choice.recovery_ms_max,
+        )  # fmt: skip
     except (OSError, UnicodeDecodeError, UnreadableHistory, ValueError) as error:
         typer.echo(f"{path}: {error}", err=True)
         raise typer.Exit(EXIT_BAD_INPUT) from error
@@ -64,18 +73,36 @@ def report_command(
     raise typer.Exit(EXIT[judged.valid])
 
 
-def _opened(path: Path, name: str | None) -> tuple[Run, ResultFolder | None]:
-    """The run to judge, and its folder if it has one."""
+def judged_as(choice: Choice) -> str:
+    """The workload of `judge` that the workload of a choice is.
+
+    Raises:
+        ValueError: there is none of this name here.
+    """
+    if choice.workload not in CLIENT_WORKLOADS:
+        raise ValueError(f"no workload {choice.workload!r}; there are {', '.join(CLIENT_WORKLOADS)}")
+    return CLIENT_WORKLOADS[choice.workload].judged_as
+
+
+def _opened(path: Path, name: str | None) -> tuple[Run, ResultFolder | None, Choice | None]:
+    """The run to judge, its folder if it has one, and what was asked for if the folder tells."""
     if not path.is_dir():
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return Run(name or path.stem, started, parse(path.read_text(encoding="utf-8"))), None
+        return Run(name or path.stem, started, parse(path.read_text(encoding="utf-8"))), None, None
     folder = ResultFolder(path.resolve())
-    run = Run(name or path.name, "", folder.history(), checks=_logs(folder))
+    try:
+        choice = folder.plan()
+    except UnreadablePlan:
+        choice = None  # a history was put there by hand, or by an older version
+    facts = {} if choice is None else choice.facts()
+    run = Run(name or path.name, "", folder.history(), facts, checks=_logs(folder))
     try:
         before = folder.summary()
     except UnreadableResults:
-        return run, folder  # it was recorded and never judged
-    return Run(name or before.name, before.started, run.history, before.facts, checks=run.checks), folder
+        return run, folder, choice  # it was recorded and never judged
+    checks = (*run.checks, *folder.checks(SEEN_ONCE))
+    run = Run(name or before.name, before.started, run.history, before.facts, checks=checks)
+    return run, folder, choice
 
 
 def _logs(folder: ResultFolder) -> tuple[CheckResult, ...]:

@@ -194,6 +194,74 @@ def _weather(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
     return [fault(at, "weather", "*", loss=loss, long_delay=delay), fault(end, "weather", "*")]
 
 
+def _router(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """What clients ask of a node does not get to the others, while it votes and replicates with them."""
+    node = rng.choice(list(nodes))
+    cut = [fault(at, "cut", f"router:{node}-{other}") for other in nodes if other != node]
+    return [*cut, fault(end, "heal", "*")]
+
+
+def _loss(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """Packets are lost, and nothing else: what network namespaces can do, too."""
+    del nodes
+    return [
+        fault(at, "weather", "*", loss=f"{rng.uniform(0.02, 0.3):.2f}"),
+        fault(end, "weather", "*"),
+    ]
+
+
+def _power(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """Slow syncs, so that much is not on the disks when power fails, of one, a majority or all."""
+    victims = _victims(rng, nodes)
+    slow = [fault(at, "slow_sync", "*", seconds=f"{rng.uniform(0.01, 0.2):.2f}")]
+    cut = [fault(round(at + 1.0, 1), "crash", node, power="yes") for node in victims]
+    back = [fault(round(at + 1.5, 1), "start", node) for node in victims]
+    return [*slow, *cut, *back, fault(end, "slow_sync", "*", seconds="0")]
+
+
+def _disk(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """A disk that is slow, or full, or fails a sync once: then its node ends itself."""
+    node = rng.choice(list(nodes))
+    match rng.choice(["slow_sync", "fill", "fail_sync"]):
+        case "slow_sync":
+            slow = f"{rng.uniform(0.05, 0.8):.2f}"
+            return [
+                fault(at, "slow_sync", node, seconds=slow),
+                fault(end, "slow_sync", node, seconds="0"),
+            ]
+        case "fill":
+            return [fault(at, "fill", node), fault(end, "free", node)]
+        case _:
+            return [fault(at, "fail_sync", node), fault(end, "start", node)]
+
+
+def _flip(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    node = rng.choice(list(nodes))
+    return [fault(at, "flip", node), fault(end, "start", node)]
+
+
+def _clock(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """A wall clock that is wrong for a while."""
+    node, seconds = rng.choice(list(nodes)), rng.choice([-1, 1]) * round(10 ** rng.uniform(0, 6), 1)
+    return [
+        fault(at, "clock_jump", node, seconds=f"{seconds}"),
+        fault(end, "clock_jump", node, seconds=f"{-seconds}"),
+    ]
+
+
+def _skew(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """Clocks of very different rates: more than a lease may be given for."""
+    rates = [fault(at, "clock_rate", node, rate=f"{rng.uniform(0.5, 2.0):.2f}") for node in nodes]
+    return [*rates, fault(end, "clock_rate", "*", rate="1")]
+
+
+def _together(rng: Random, nodes: Nodes, at: float, end: float) -> Drawn:
+    """A partition, and meanwhile kills or pauses."""
+    first, second = _partition(rng, nodes, at, end), rng.choice([_kill, _pause, _kill_leader, _pause_leader])
+    later = round(at + rng.uniform(0.5, (end - at) / 2), 1)
+    return [*first, *second(rng, nodes, later, end)]
+
+
 FAMILIES: Final[Mapping[str, Draw]] = {
     "partition": _partition,
     **{name: _shape(name) for name in SHAPES},
@@ -205,5 +273,13 @@ FAMILIES: Final[Mapping[str, Draw]] = {
     "slow": _slow,
     "reset": _reset,
     "weather": _weather,
+    "loss": _loss,
+    "together": _together,
+    "router": _router,
+    "power": _power,
+    "disk": _disk,
+    "flip": _flip,
+    "clock": _clock,
+    "skew": _skew,
 }
 """Families of faults by the name that `--faults` takes."""

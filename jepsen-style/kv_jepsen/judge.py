@@ -119,7 +119,9 @@ def judge(
         checks += _by_evidence(whole, levels)
         judged = replace(judged, staleness=checkers.histograms(checkers.ages(whole)))
     if faults:
-        checks.append(checkers.recovery(run.history.calls, faults, recovery_ms_max))
+        recovered = checkers.recovery(run.history.calls, faults, recovery_ms_max)
+        # Where nothing is asked of it, what cannot be measured is no doubt about the rest.
+        checks += [recovered] if recovery_ms_max is not None or recovered.valid != "unknown" else []
     return replace(judged, checks=tuple(checks))
 
 

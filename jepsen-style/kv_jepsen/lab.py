@@ -6,7 +6,7 @@ are judged together with all writes as if they were linearizable, which only som
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,14 @@ from kv_jepsen.linearizable import Limits
 from kv_jepsen.models import Register
 from kv_jepsen.report import Run
 from kv_jepsen.report.markup import Markup, table, tag
-from kv_jepsen.report.plots import staleness_bars
+from kv_jepsen.report.plots import (
+    end_s,
+    fault_legend,
+    latency_points,
+    outcome_legend,
+    rates,
+    staleness_bars,
+)
 from kv_jepsen.report.template import page
 from kv_jepsen.stats import during_faults, tally
 
@@ -77,12 +84,7 @@ class Row:
 
 def lab_rows(run: Run, now: Callable[[], float]) -> list[Row]:
     """One row for each level that was read at, in the order of the fact `levels`."""
-    named = run.facts.get("levels", "").split(", ")
-    reads: dict[str, list[Call]] = {name.partition(":")[0]: [] for name in named}
-    for call in run.history.calls:
-        if is_read(call):
-            reads.setdefault(level(call), []).append(call)
-    return [_row(run, name, of_level, now) for name, of_level in reads.items() if of_level]
+    return [_row(run, name, of_level, now) for name, of_level in _reads(run).items()]
 
 
 def _row(run: Run, name: str, reads: Sequence[Call], now: Callable[[], float]) -> Row:
@@ -130,4 +132,26 @@ def lab_page(run: Run, rows: Sequence[Row]) -> str:
     ]
     if run.staleness:
         parts += [tag("h2", None, "Staleness"), staleness_bars(run.staleness)]
-    return page("Read levels side by side", *parts)
+    return page("Read levels side by side", *parts, *_plots(run))
+
+
+def _plots(run: Run) -> Iterator[Markup | None]:
+    """For each level: how long its reads took, and how many were answered, with the faults shaded."""
+    until = end_s(run.history.calls, run.faults)
+    yield tag("h2", None, "Latency and availability of reads")
+    yield fault_legend(run.faults)
+    yield outcome_legend()
+    for name, reads in _reads(run).items():
+        yield tag("h3", None, name)
+        yield latency_points(reads, run.faults, until)
+        yield rates(reads, run.faults, until)
+
+
+def _reads(run: Run) -> dict[str, list[Call]]:
+    """The reads of each level, in the order of the fact `levels`; none of a level that nobody read at."""
+    named = run.facts.get("levels", "").split(", ")
+    reads: dict[str, list[Call]] = {name.partition(":")[0]: [] for name in named}
+    for call in run.history.calls:
+        if is_read(call):
+            reads.setdefault(level(call), []).append(call)
+    return {name: of_level for name, of_level in reads.items() if of_level}

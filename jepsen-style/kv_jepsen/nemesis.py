@@ -7,31 +7,57 @@ moment; without an answer it is the first node. What a run cannot do is told bef
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from kv_jepsen.cuts.api import Cuts
-from kv_jepsen.cuts.links import CLIENTS
+from kv_jepsen.cuts.links import CLIENTS, ROUTER
 from kv_jepsen.draw import blocked
 from kv_jepsen.schedule import KINDS as SCHEDULE_KINDS
 from kv_jepsen.schedule import Fault, Where, groups, links
-from kv_jepsen.targets.api import Target
+from kv_jepsen.targets.api import HOST_KINDS, Target
 
 Note: TypeAlias = Callable[[str, str], None]
 """Takes the kind of a fault and its target, as they are to stand in the history."""
 
 PROCESS_KINDS: Final = frozenset({"crash", "start", "pause", "resume", "calm"})
+_VALUE: Final[Mapping[str, str]] = {
+    "slow_sync": "seconds",
+    "clock_rate": "rate",
+    "clock_jump": "seconds",
+}
+_ENDS: Final[Mapping[str, float]] = {"slow_sync": 0.0, "clock_rate": 1.0}
+"""Kinds with a value that ends them."""
 
 
-def unsupported(schedule: Iterable[Fault], cuts: Cuts) -> list[str]:
-    """Return, one sentence each, what of a schedule real processes cannot be done to here."""
+def unsupported(schedule: Iterable[Fault], cuts: Cuts, target: Target) -> list[str]:
+    """Return, one sentence each, what of a schedule cannot be done here. Tells the target what will come."""
     problems: dict[str, None] = {}
+    of_hosts: dict[str, None] = {}
     for one in schedule:
         if one.kind == "crash" and one.text("power") == "yes":
-            problems["crash with power=yes needs a file layer that forgets unsynced writes"] = None
+            of_hosts["power"] = None
+        elif one.kind == "crash_at":
+            problems["crash_at is the simulator's: real processes die at a time, take crash"] = None
+        elif one.kind in HOST_KINDS:
+            of_hosts[one.kind] = None
         elif one.kind not in PROCESS_KINDS and not cuts.offers(one.kind):
             problems[f"{one.kind} cannot be done by {type(cuts).__name__} to real processes"] = None
-    return list(problems)
+        elif f"{ROUTER}:" in one.target and (one.kind != "cut" or not cuts.offers(ROUTER)):
+            problems[
+                f"{one.kind} of a router cannot be done by {type(cuts).__name__}: only cut, by nft or proxy"
+            ] = None
+        elif one.kind == "weather" and one.number("long_delay") > 0 and not cuts.offers("long_delay"):
+            problems[f"weather with long_delay cannot be done by {type(cuts).__name__}: give loss alone"] = (
+                None
+            )
+    return [*problems, *target.refuses(list(of_hosts))]
+
+
+def note_of(one: Fault) -> str:
+    """What stands in the history of a fault of a host: its kind, or `stop-` and its kind if it ends one."""
+    value = one.number(_VALUE[one.kind]) if one.kind in _ENDS else None
+    return one.kind if value is None or value != _ENDS[one.kind] else f"stop-{one.kind}"
 
 
 class Nemesis:
@@ -65,6 +91,8 @@ class Nemesis:
         match one.kind:
             case "crash":
                 self._target.kill(*chosen)
+                for node in chosen if one.text("power") == "yes" else ():
+                    self._target.afflict(node, "power")
             case "start":
                 await self._target.start(*chosen)
             case "pause":
@@ -72,12 +100,21 @@ class Nemesis:
             case "resume":
                 self._target.resume(*chosen)
             case _:
-                raise AssertionError(f"`unsupported` lets no {one.kind} pass")
+                self._to_hosts(one, chosen)
+                return
         if one.target == "*" and one.kind in {"start", "resume"}:
             self._note(one.kind, "*")
         else:
             for node in chosen:
                 self._note(one.kind, node)
+
+    def _to_hosts(self, one: Fault, chosen: Sequence[str]) -> None:
+        """Faults of disks and clocks."""
+        assert one.kind in HOST_KINDS, f"`unsupported` lets no {one.kind} pass"
+        value = one.number(_VALUE[one.kind]) if one.kind in _VALUE else 0.0
+        for node in chosen:
+            self._target.afflict(node, one.kind, value)
+            self._note(note_of(one), node)
 
     async def _to_links(self, one: Fault) -> None:
         for source, end in [(await self._host(a), await self._host(b)) for a, b in links(one.target)]:
@@ -110,6 +147,7 @@ class Nemesis:
                     return
             case "calm":
                 self._cuts.heal()
+                self._target.relieve()
                 self._target.resume(*self._target.nodes)
                 await self._target.start()
             case _:
@@ -119,6 +157,8 @@ class Nemesis:
     async def _host(self, name: str) -> str:
         role, colon, partition = name.partition(":")
         nodes = self._target.nodes
+        if role == ROUTER:
+            return f"{ROUTER}:{await self._host(partition)}"
         if not colon:
             if name not in nodes and name != CLIENTS:
                 raise ValueError(f"the cluster has no host {name!r}, it has {', '.join(nodes)}")

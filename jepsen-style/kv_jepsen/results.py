@@ -7,6 +7,7 @@
         results.json                   the verdicts
         report.html                    the same for people
         schedule                       the faults, as they were asked for
+        plan.json                      everything else that was asked for, to run it again
         logs/NODE.log                  what the nodes wrote
 
 Files only: what is in them comes from `kv_jepsen.formats` and `kv_jepsen.report`. Each file is written beside its
@@ -18,17 +19,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
+from kv_jepsen.checkers import CheckResult
+from kv_jepsen.choice import Choice, UnreadablePlan, chosen
 from kv_jepsen.formats import dump_edn, dump_jsonl, parse
 from kv_jepsen.history import History
 from kv_jepsen.report import Run, Summary, index, report
-from kv_jepsen.report.document import UnreadableResults, document, summary
+from kv_jepsen.report.document import UnreadableResults, checks_of, document, summary
 
 NAME_CHARS_MAX: Final = 80
 """Of a run's name in its folder's name; the rest is cut."""
@@ -51,6 +54,22 @@ class ResultFolder:
     def schedule_file(self) -> Path:
         """Where the schedule of faults is."""
         return self.path / "schedule"
+
+    @property
+    def plan_file(self) -> Path:
+        """Where it stands what was asked for, but the schedule; see `choice`."""
+        return self.path / "plan.json"
+
+    def plan(self) -> Choice:
+        """What was asked for.
+
+        Raises:
+            UnreadablePlan: there is no `plan.json`, or it is not one.
+        """
+        try:
+            return chosen(json.loads(self.plan_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UnreadablePlan(f"{self.path.name}: plan.json cannot be read: {error}") from error
 
     def log_file(self, node: str) -> Path:
         """Where the log of a node is; its folder is made."""
@@ -91,11 +110,21 @@ class ResultFolder:
         Raises:
             UnreadableResults: there is no `results.json`, or it is not one.
         """
+        return summary(self.path.name, self._results())
+
+    def checks(self, names: Collection[str]) -> tuple[CheckResult, ...]:
+        """What the checkers with these names had found: those that the history alone cannot be judged by again.
+
+        Raises:
+            UnreadableResults: as of `summary`.
+        """
+        return checks_of(self.path.name, self._results(), names)
+
+    def _results(self) -> object:
         try:
-            loaded = json.loads((self.path / "results.json").read_text(encoding="utf-8"))
+            return json.loads((self.path / "results.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UnreadableResults(f"{self.path.name}: results.json cannot be read: {error}") from error
-        return summary(self.path.name, loaded)
 
 
 def create(root: Path, name: str, started: datetime) -> ResultFolder:

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, TextIO
 
+from kv_jepsen.checkers.replicas import ReplicaState
 from kv_jepsen.cuts.api import Cuts
 from kv_jepsen.formats import jsonl_line
 from kv_jepsen.history import NOTHING, History, Op, OpType, Process, Value
@@ -29,6 +30,10 @@ CALL_TIMEOUT_S: Final = 10.0
 LAST_ATTEMPT_PAUSE_S: Final = 0.5
 LAST_TIMEOUT_S: Final = 30.0
 """For what is done at the end, when all is well again."""
+
+SETTLED_TIMEOUT_S: Final = 20.0
+"""For all replicas to come to the same index when nobody writes any more."""
+SETTLED_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,12 @@ class Recorded:
     Attributes:
         history: of the clients, with the notes of the nemesis.
         problems: what the harness itself saw go wrong, one sentence each: a node that ended, a cluster that did not come back.
+        replicas: looks at what the replicas hold after the end; none if the system does not tell.
     """
 
     history: History
     problems: tuple[str, ...]
+    replicas: tuple[ReplicaState, ...] = ()
 
 
 async def campaign(plan: Plan, target: Target, cuts: Cuts, workload: Workload, path: Path) -> Recorded:
@@ -102,7 +109,6 @@ async def campaign(plan: Plan, target: Target, cuts: Cuts, workload: Workload, p
     """
     problems: list[str] = []
     with path.open("w", encoding="utf-8") as file:
-        recorder = Recorder(file)
         clients: list[Client] = []
         try:
             await cuts.open()
@@ -110,15 +116,18 @@ async def campaign(plan: Plan, target: Target, cuts: Cuts, workload: Workload, p
             await target.ready()
             clients += [target.client(process) for process in range(plan.processes)]
             await workload.prepare(clients[0])
+            await asyncio.gather(*(workload.greet(client) for client in clients))
+            recorder = Recorder(file)  # here, since its clock begins with it
             await _load(plan, target, cuts, workload, clients, recorder)
             problems += await _recovered(target)
             await _finish(workload, clients[0], recorder)
+            replicas = await _settled(target)
         finally:
             for client in clients:
                 await client.close()
             await target.stop()
             await cuts.close()
-    return Recorded(History(recorder.ops), (*target.ended(), *problems))
+    return Recorded(History(recorder.ops), (*target.ended(), *problems), tuple(replicas))
 
 
 async def _recovered(target: Target) -> list[str]:
@@ -130,6 +139,18 @@ async def _recovered(target: Target) -> list[str]:
     except Unsupported as error:
         return [str(error)]
     return []
+
+
+async def _settled(target: Target) -> list[ReplicaState]:
+    """Look at all replicas until those of each partition stand at one index; the last looks, if they never do."""
+    end = asyncio.get_running_loop().time() + SETTLED_TIMEOUT_S
+    while True:
+        looks = await target.contents()
+        indexes = {(look.partition, look.index) for look in looks}
+        together = len(indexes) == len({partition for partition, _ in indexes})
+        if together or asyncio.get_running_loop().time() > end:
+            return looks
+        await asyncio.sleep(SETTLED_POLL_S)  # there is no event of another system's replication
 
 
 async def _load(

@@ -55,6 +55,10 @@ class Workload(ABC):
         """Make what must be there before the load begins."""
         del client
 
+    async def greet(self, client: Client) -> None:
+        """Let each client do what must not be counted, such as making its first connection."""
+        del client
+
     @abstractmethod
     def next(self, process: int, rng: Random) -> Step:
         """What a process does next."""
@@ -77,7 +81,10 @@ class Workload(ABC):
         return self._count
 
     def _read(self, key: str, rng: Random) -> Step:
-        level, _, bound = rng.choice(self.levels).partition(":")
+        return self._read_at(rng.choice(self.levels), key)
+
+    def _read_at(self, level: str, key: str) -> Step:
+        level, _, bound = level.partition(":")
         extra: dict[str, Value] = {"level": level}
         if level == "bounded":
             extra["bound_ms"] = int(bound.removesuffix("ms"))

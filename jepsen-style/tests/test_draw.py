@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kv_jepsen.draw import FAMILIES, blocked, draw_schedule
 from kv_jepsen.history import Op, OpType
+from kv_jepsen.nemesis import note_of
 from kv_jepsen.periods import periods
 from kv_jepsen.schedule import BadSchedule, format_schedule, parse_schedule
 
@@ -37,7 +38,7 @@ def test_what_is_begun_is_ended(family: str) -> None:
     """The faults of a family are over before the calm, by the words that end them."""
     drawn = draw_schedule(Random(5), NODES, [family], 20)
     notes = [
-        Op(i, "nemesis", OpType.INFO, one.kind, None, one.target, int(one.at_s * 1e9))
+        Op(i, "nemesis", OpType.INFO, note_of(one), None, one.target, int(one.at_s * 1e9))
         for i, one in enumerate(drawn)
         if one.kind != "calm" and not (one.kind == "weather" and not one.arguments)
     ]

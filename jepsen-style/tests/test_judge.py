@@ -106,6 +106,17 @@ def test_checks_of_others_are_kept_and_recovery_is_added() -> None:
     assert "recovery" in {check.checker for check in judged.checks}
 
 
+def test_recovery_that_cannot_be_measured_is_no_doubt() -> None:
+    """Replies that tell no partition leave recovery out, unless it was asked for; then it is unknown, and so is the run."""
+    notes = [Op(0, "nemesis", OpType.INFO, f, time_ns=at) for f, at in (("partition", 0), ("heal", 1))]
+    calls = [Op(0, 0, OpType.INVOKE, "write", "x", 1), Op(0, 0, OpType.OK, "write", "x", 1)]
+    plain = Run("a run", "", History([*notes, *calls]))
+    assert judge(plain, "register").valid is True
+    asked = judge(plain, "register", recovery_ms_max=1000.0)
+    assert asked.valid == "unknown"
+    assert asked.checks[-1].checker == "recovery"
+
+
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_every_workload_judges_an_empty_history(workload: str) -> None:
     """Nothing done is never a violation."""

@@ -18,6 +18,7 @@ import kv_jepsen
 from kv_jepsen.cli import app
 from kv_jepsen.cuts import sockets
 from kv_jepsen.records import start_ticks
+from kv_jepsen.targets.panel import source_tree
 
 ROOT = Path(kv_jepsen.__file__).parents[1]
 EXAMPLE = "kv_jepsen.targets.example:Forgetful"
@@ -73,7 +74,34 @@ def test_ringkv_holds_under_partitions_and_kills(tmp_path: Path, environment: di
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     calls, ok = map(int, re.findall(r"(\d+) calls, (\d+) ok", done.stdout)[0])
     assert ok > calls / 2 > 50
+    loaded = json.loads((tmp_path / "results" / "latest" / "results.json").read_text())
+    checks = {check["checker"]: check for check in loaded["checks"]}
+    assert checks["replicas"]["valid"] is True
+    assert checks["replicas"]["counts"]["compared"] == 4
+    assert checks["recovery"]["counts"]["heals"] > 0
     assert list((tmp_path / "state").iterdir()) == []
+
+
+@linux
+@pytest.mark.skipif(source_tree() is None, reason="needs the store's source tree")
+@pytest.mark.slow
+def test_ringkv_holds_on_bad_disks(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Slow, full and failing disks, a power cut of all and a flipped bit: nothing is lost, and the damaged node stays away."""
+    schedule = tmp_path / "schedule"
+    schedule.write_text(
+        "0.5 fail_sync n2\n0.5 slow_sync n1 seconds=0.05\n1 fill n1\n2 start n2\n3 crash * power=yes\n3.1 start *\n"
+        "6 free n1\n6.5 flip n3\n6.6 start n3\n8 calm *\n"
+    )
+    done = _ran(
+        tmp_path / "results", environment, "--seconds", "9", "--schedule", str(schedule), "--rate", "40",
+        "--option", "partitions=2",
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    logs = tmp_path / "results" / "latest" / "logs"
+    assert "Input/output error" in (logs / "n2.log").read_text()
+    damaged = (logs / "n3.log").read_text()
+    assert damaged.count("test build: flipped bit") == 1
+    assert "a damaged record" in damaged
 
 
 @linux
@@ -143,4 +171,4 @@ def test_a_fault_that_cannot_be_done_is_refused(tmp_path: Path) -> None:
         env={"KV_JEPSEN_STATE": str(tmp_path / "state")},
     )
     assert done.exit_code == 2
-    assert "fill cannot be done by ProxyCuts" in done.output
+    assert "fill cannot be done to the nodes of Forgetful" in done.output

@@ -144,7 +144,7 @@ async def test_a_campaign_undoes_what_it_did(tmp_path: Path) -> None:
     history = recorded.history
     assert recorded.problems == ()
     names = [one[0] for one in target.done]
-    assert names == ["start", "ready", "kill", "resume", "start", "ready", "stop"]
+    assert names == ["start", "ready", "kill", "relieve", "resume", "start", "ready", "stop"]
     assert cuts.done[-2:] == [("heal",), ("close",)]
     assert len(path.read_text().splitlines()) == len(history) > 10
     assert [note.f for note in history.notes] == ["crash", "partition", "calm"]

@@ -12,7 +12,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from kv import __version__
-from kv.cli import atomic, cluster, data, demo, serve, sim
+from kv.cli import atomic, bench, cluster, data, demo, serve, sim
 from kv.cli import explain as explanations
 from kv.cli.output import Output, explain, note
 from kv.cli.settings import ENDPOINTS_DEFAULT, Settings, cli_table, client_url, read_file
@@ -87,7 +87,7 @@ def options(
     context.obj = Settings(client_url(endpoints), timeout, output, config)
 
 
-for _module in (data, atomic, explanations, cluster, demo, sim):
+for _module in (data, atomic, explanations, cluster, demo, sim, bench):
     _module.register(app)
 
 

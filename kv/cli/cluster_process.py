@@ -36,6 +36,8 @@ PORT_LAST: Final = 31_999
 for a moment must still be free when it comes back."""
 
 PORT_ATTEMPTS_MAX: Final = 200
+PORTS_PER_NODE: Final = 3
+"""gRPC, HTTP, Raft."""
 NODES_MAX: Final = 9
 POLL_S: Final = 0.05
 PROBE_TIMEOUT_S: Final = 1.0
@@ -54,6 +56,7 @@ class NodeSpec:
     id: str
     address: str
     http_address: str
+    raft_address: str
     data_dir: Path
     log_path: Path
 
@@ -85,13 +88,14 @@ class LocalCluster:
             raise InvalidArgument(f"{self.nodes} nodes is not 1 to {NODES_MAX}")
         self.directory = Path(self.directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(2 * self.nodes, self.base_port)
+        ports = _free_ports(PORTS_PER_NODE * self.nodes, self.base_port)
         names = [f"n{number}" for number in range(1, self.nodes + 1)]
         self.specs = {
             name: NodeSpec(
                 id=name,
                 address=f"{HOST}:{ports[2 * place]}",
                 http_address=f"{HOST}:{ports[2 * place + 1]}",
+                raft_address=f"{HOST}:{ports[2 * self.nodes + place]}",  # behind those that people type
                 data_dir=self.directory / name,
                 log_path=self.directory / f"{name}.log",
             )
@@ -153,6 +157,7 @@ class LocalCluster:
             "listen": spec.address,
             "http_listen": spec.http_address,
             "peers": ",".join(f"{peer.id}={peer.address}" for peer in self.specs.values()),
+            "raft_peers": ",".join(f"{peer.id}={peer.raft_address}" for peer in self.specs.values()),
             "partitions": self.partitions,
             **self.options,
             **self.extra.get(node, {}),

@@ -65,6 +65,14 @@ ALL_SHARE: Final = 0.5
 `SERVER_SHARE`, so that its answer is that the write stands, and not that nobody knows."""
 
 
+WAIT_SHARE_MAX: Final = 0.5
+"""A call that would probably wait for longer than this part of its time is refused. What is left is for its
+answer, or for a leader that fails meanwhile."""
+
+SHED_OPS_MIN: Final = 512
+"""A lane in which less waits refuses nobody: it is not overload."""
+
+
 class Core:
     """Everything between a call and the transport. Belongs to one event loop."""
 
@@ -106,6 +114,8 @@ class Core:
         self._links: dict[str, Link] = {}
         self._requests: dict[Request, None] = {}  # in order: the end of all must not depend on addresses
         self._due: list[Lane] = []
+        self._turn = 0
+        """Counts the turns in which lanes are looked at; see `kv.client.gate`."""
         self._closed = False
 
     # --- in -----------------------------------------------------------------------------------------
@@ -122,9 +132,21 @@ class Core:
                 f"{lane.waiting_ops} operations of this client wait for partition {partition} already",
                 metadata={"lane_waiting_ops_max": self._limits.lane_waiting_ops_max},
             )
+        if lane.waiting_ops >= SHED_OPS_MIN:
+            self._shed(lane, call)
         lane.add(call)
         if not lane.scheduled:
             self._schedule(lane)
+
+    def _shed(self, lane: Lane, call: Call) -> None:
+        """Refuse a call that would spend its time waiting: at once, instead of when that time is up."""
+        wait_s = lane.wait_s()
+        if wait_s > (call.deadline - self._loop.time()) * WAIT_SHARE_MAX:
+            raise Overloaded(
+                f"{lane.waiting_ops} operations of this client wait for partition {lane.partition}, which would"
+                f" take about {wait_s:.1f} s",
+                metadata={"wait_ms": int(wait_s * 1000), "waiting_ops": lane.waiting_ops},
+            )
 
     def reroute(self) -> None:
         """Move what waits to where a newer map puts it."""
@@ -158,6 +180,7 @@ class Core:
 
     def _run_due(self) -> None:
         due, self._due = self._due, []
+        self._turn += 1
         for lane in due:
             lane.scheduled = False
             if not self._closed:
@@ -171,7 +194,8 @@ class Core:
                 lane.resend.remove(request)
                 self._send(request, now) if request.waited_for else self._finish(request)
             while lane.waiting and self._may_send(lane):
-                if not self._send_next(lane, now):
+                link = self._link(lane, now)
+                if self._held_by(link, lane, now) or not self._send_next(lane, link, now):
                     break
         if lane.waiting or lane.resend:
             self._arm(
@@ -184,7 +208,28 @@ class Core:
         limits = self._limits
         return lane.on_wire < limits.lane_requests_max and lane.waiting_ops >= limits.pipeline_ops_min
 
-    def _send_next(self, lane: Lane, now: float) -> bool:
+    def _held_by(self, link: Link, lane: Lane, now: float) -> bool:
+        """Return whether the lane has to wait for the answers to what is under way to the same node."""
+        if lane.waiting_ops >= self._limits.pipeline_ops_min or lane.route.kind is Kind.ALONE:
+            return False
+        opens_at = link.gate.opens_at(self._turn, now)
+        if opens_at <= now:
+            return False
+        link.held[lane] = None
+        if link.timer is None:
+            link.timer = self._loop.call_at(opens_at, self._on_open, link)
+        return True
+
+    def _on_open(self, link: Link) -> None:
+        """Enough was answered by the node, or it has taken too long: let those that were held look again."""
+        if link.timer is not None:
+            link.timer.cancel()
+            link.timer = None
+        held, link.held = link.held, {}
+        for lane in held:
+            self._schedule(lane)
+
+    def _send_next(self, lane: Lane, link: Link, now: float) -> bool:
         """Build one request and send it; return False if the lane has to wait for its session."""
         session = None
         if lane.write:
@@ -196,7 +241,7 @@ class Core:
         if calls:
             request = self._build(lane, calls, session, now)
             self._requests[request] = None
-            self._send(request, now)
+            self._send(request, now, link)
         return True
 
     def _build(self, lane: Lane, calls: list[Call], session: Session | None, now: float) -> Request:
@@ -213,9 +258,10 @@ class Core:
 
     def _arm(self, lane: Lane, at: float) -> None:
         if lane.timer is not None:
-            if lane.timer.when() <= at:
+            if lane.timer_at <= at:
                 return
             lane.timer.cancel()
+        lane.timer_at = at
         lane.timer = self._loop.call_at(at, self._on_lane_timer, lane) if at < float("inf") else None
 
     def _on_lane_timer(self, lane: Lane) -> None:
@@ -272,19 +318,26 @@ class Core:
 
     # --- attempts -----------------------------------------------------------------------------------
 
-    def _send(self, request: Request, now: float) -> None:
-        """Start an attempt."""
-        lane = request.lane
+    def _link(self, lane: Lane, now: float) -> Link:
+        """Return the way to whom the lane's next attempt goes."""
         address = self._address(lane, now)
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = Link(address, self._transport, self._on_answer, self._on_broken)
+            link = self._links[address] = Link(
+                address, self._transport, self._on_answer, self._on_broken, self._on_open, self._loop.time
+            )
+        return link
+
+    def _send(self, request: Request, now: float, link: Link | None = None) -> None:
+        """Start an attempt, over `link` if it was chosen already."""
+        lane = request.lane
+        link = link or self._link(lane, now)
         patience_s = self._limits.attempt_timeout_s * 2.0 ** min(request.attempts_made, 6)
         request.sent_at = now
         request.silent_after = now + patience_s
         request.attempts_made += 1
         timeout_ms = int(min(patience_s, request.deadline_max() - now) * SERVER_SHARE * 1000)
-        attempt = link.send(request, max(1, min(timeout_ms, TIMEOUT_MS_MAX)))
+        attempt = link.send(request, max(1, min(timeout_ms, TIMEOUT_MS_MAX)), self._turn, now)
         request.attempts.append((link, attempt))
         request.on_wire = True
         lane.on_wire += 1
@@ -366,6 +419,7 @@ class Core:
 
     def _succeeded(self, request: Request, response: kv_pb2.BatchResponse) -> None:
         lane = request.lane
+        lane.served(request.count, self._loop.time())
         self._finish(request)
         lane.failures, lane.avoid, lane.cause = 0, None, None
         if len(response.results) != request.count:

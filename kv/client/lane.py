@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 HEADROOM_BYTES: Final = 64 * 1024
 """Left in a request for what goes around its operations."""
 
+RATE_SMOOTHING: Final = 1 / 8
+"""Weight of the newest answer in a lane's rate."""
+
+PASSED_MAX: Final = 256
+"""Calls that wait for a key of the request being made, and that others pass, before it is sent as it is."""
+
 OPS_PER_REQUEST_MAX: Final = 9999
 """An outcome token has so many digits for the place of an operation in its request."""
 
@@ -76,6 +82,8 @@ class Lane:
     """The calls of one partition and one route."""
 
     __slots__ = (
+        "_rate",
+        "_served_at",
         "avoid",
         "cause",
         "deadline_min",
@@ -87,6 +95,7 @@ class Lane:
         "route",
         "scheduled",
         "timer",
+        "timer_at",
         "waiting",
         "waiting_ops",
         "write",
@@ -113,8 +122,14 @@ class Lane:
         """Where the last attempt failed."""
         self.cause: KVError | None = None
         """How the last attempt failed."""
+        self._rate = 0.0
+        """Operations a second that were answered while others waited, smoothed; 0: not known."""
+        self._served_at: float | None = None
+        """When the last answer came, if calls waited then: so long had the lane to serve."""
         self.scheduled = False
         self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = math.inf
+        """Loop time for which the timer is set. Not asked of the timer: uvloop gives one that cannot tell if it is due."""
 
     @property
     def idle(self) -> bool:
@@ -126,6 +141,17 @@ class Lane:
         self.waiting.append(call)
         self.waiting_ops += call.count
         self.deadline_min = min(self.deadline_min, call.deadline)
+
+    def served(self, ops: int, now: float) -> None:
+        """Note an answer to `ops` operations; from those that come while others wait the lane learns its rate."""
+        if self._served_at is not None and now > self._served_at:
+            rate = ops / (now - self._served_at)
+            self._rate = rate if self._rate == 0.0 else self._rate + (rate - self._rate) * RATE_SMOOTHING
+        self._served_at = now if self.waiting else None
+
+    def wait_s(self) -> float:
+        """Return how long a call that came now would wait, in seconds, as far as the lane knows."""
+        return self.waiting_ops / self._rate if self._rate else 0.0
 
     def put_back(self, calls: Iterable[Call]) -> None:
         """Let `calls` wait again, before all others, in their order."""
@@ -139,26 +165,33 @@ class Lane:
         """Remove and return the first calls that fit into one request: at least one, unless none is alive.
 
         Writes of one request share a revision, so two calls that write the same key never travel together:
-        each caller's revision must name its own write.
+        each caller's revision must name its own write. The later one waits, and so does what writes one of its
+        other keys: calls that write the same key keep their order. Calls behind it pass it, or a key that many
+        write at once would send a request for each.
         """
         taken: list[Call] = []
+        passed: list[Call] = []
         ops = size = 0
         waiting = self.waiting
         written: set[bytes] | None = set() if self.write else None
-        while waiting:
+        while waiting and len(passed) < PASSED_MAX:
             call = waiting[0]
             if not call.done:
                 if taken and (ops + call.count > ops_max or size + call.size > bytes_max):
                     break
                 if written is not None:
-                    if taken and not written.isdisjoint(call.keys):
-                        break
-                    written.update(call.keys)
+                    keys = call.keys
+                    if not written.isdisjoint(keys):
+                        written.update(keys)
+                        passed.append(waiting.popleft())
+                        continue
+                    written.update(keys)
                 taken.append(call)
                 ops += call.count
                 size += call.size
             waiting.popleft()
             self.waiting_ops -= call.count
+        waiting.extendleft(reversed(passed))
         return taken
 
     def take_all(self) -> list[Call]:

@@ -40,6 +40,10 @@ DELTA_MIN: Final = -(2**63)
 DELTA_MAX: Final = 2**63 - 1
 """What an increment may add."""
 
+_OPS: Final = (Get, Put, Delete, Increment, Append)
+_CARRIES_VALUE: Final = (Put, Append)
+"""Tuples: a union would be made anew for each test."""
+
 _LEVELS: Final = {int(level): level for level in ReadLevel}
 _STATES: Final = frozenset(map(int, OutcomeState))
 
@@ -85,12 +89,15 @@ def check_bytes(value: bytes, name: str) -> bytes:
 
 def check_op(op: Op) -> None:
     """Raise a definite error, or `TypeError`, unless the operation can be sent."""
-    if not isinstance(op, Get | Put | Delete | Increment | Append):
+    if isinstance(op, Get):
+        check_key(check_bytes(op.key, "key"))
+        return
+    if not isinstance(op, _OPS):
         raise TypeError(f"an operation is a Get, Put, Delete, Increment or Append, not {type(op).__name__}")
     check_key(check_bytes(op.key, "key"))
-    if isinstance(op, Put | Append):
+    if isinstance(op, _CARRIES_VALUE):
         check_value(check_bytes(op.value, "value"))
-    if isinstance(op, Increment):
+    elif isinstance(op, Increment):
         check_delta(op.delta)
     condition_of(op)
 
@@ -106,9 +113,11 @@ def check_delta(delta: int) -> None:
 def op_size(op: Op) -> int:
     """Return how many bytes `op` adds to a request, at most."""
     size = OPERATION_OVERHEAD_BYTES + len(op.key)
-    if isinstance(op, Put | Append):
+    if isinstance(op, Get):
+        return size
+    if isinstance(op, _CARRIES_VALUE):
         size += len(op.value)
-    if not isinstance(op, Get) and op.if_value is not None:
+    if op.if_value is not None:
         size += len(op.if_value)
     return size
 
@@ -118,11 +127,20 @@ def write_op(op: Op, operation: kv_pb2.Operation) -> None:
     if isinstance(op, Get):
         operation.get.key = op.key
         return
+    if isinstance(op, Put) and not op.return_previous and _unconditional(op):  # nearly every write
+        put = operation.put
+        put.key = op.key
+        put.value = op.value
+        return
     condition = condition_of(op)
     written = _write_fields(op, operation)
     written.key = op.key
     if condition is not None:
         written.condition.CopyFrom(condition)
+
+
+def _unconditional(op: Put | Delete | Increment | Append) -> bool:
+    return not (op.if_absent or op.if_present) and op.if_revision is None and op.if_value is None
 
 
 def _write_fields(
@@ -149,7 +167,7 @@ def _write_fields(
 
 def condition_of(op: Op) -> kv_pb2.Condition | None:
     """Return the condition of an operation, if it has one; raise `InvalidArgument` for two."""
-    if isinstance(op, Get):
+    if isinstance(op, Get) or _unconditional(op):
         return None
     return make_condition(op.if_absent, op.if_present, op.if_revision, op.if_value)
 

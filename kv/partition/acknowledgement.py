@@ -56,6 +56,10 @@ class Acknowledgements:
         """Take the answers that waited long enough."""
         return self._take([held for held in self._held if held.deadline <= now])
 
+    def overdue(self, now: float) -> bool:
+        """Whether an answer waited long enough."""
+        return any(held.deadline <= now for held in self._held)
+
     def take_all(self) -> list[Held]:
         """Take every answer: nobody can prove anything to this replica any more."""
         taken, self._held = self._held, []

@@ -107,6 +107,10 @@ class Answers:
             if not raft.is_leader:
                 self._give_up(self._held.take_all(), "this replica does not lead any more")
 
+    def overdue(self, now: float) -> bool:
+        """Whether `tick` would end the wait of a write at level ALL."""
+        return self._held.overdue(now)
+
     def tick(self, now: float) -> None:
         """End what waited long enough. `now`: seconds, monotonic."""
         if self._held:

@@ -72,6 +72,9 @@ INTEGER_MIN: Final = -(1 << 63)
 INTEGER_MAX: Final = (1 << 63) - 1
 """Bounds of what an increment reads and writes: a signed 64-bit integer."""
 
+_pack_header: Final = HEADER.pack
+_unpack_header: Final = HEADER.unpack_from
+
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 """Decimal text in its one shortest form."""
 
@@ -136,13 +139,15 @@ class _Run:
     def operations(self, operations: Sequence[Operation]) -> bytes:
         """Apply the operations in order and return their results, joined."""
         self.result_bytes = 0
-        return b"".join([self.operation(operation) for operation in operations])
+        apply = self.operation
+        return b"".join([apply(operation) for operation in operations])
 
     def operation(self, operation: Operation) -> bytes:
         """Apply one operation and return its part of the response."""
         kind = operation[0]
         if kind == PUT:
-            return self.put(operation[1], operation[2], operation[3])
+            _, key, value, condition = operation
+            return self.put(key, value, condition)
         if kind == GET:
             return self.get(operation[1])
         if kind == DELETE:
@@ -171,9 +176,9 @@ class _Run:
         if old is None:
             created, version = index, 1
         else:
-            created, _, version, _ = HEADER.unpack_from(old)
+            created, _, version, _ = _unpack_header(old)
             version += 1
-        self.state.put(key, HEADER.pack(created, index, version, 0) + value, old is None)
+        self.state.put(key, _pack_header(created, index, version, 0) + value, old is None)
         part = self.put_parts.get(version)
         if part is None:
             put = kv_pb2.PutResult(revision=index, version=version)

@@ -286,8 +286,8 @@ class Replica:
             self.guarded(self._checkpoint_if_durable)
 
     def overdue(self, now: float) -> bool:
-        """Whether a read has waited long enough for its index. Writes wait at a leader, which has turns enough."""
-        return self._reads.overdue(now)
+        """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
+        return self._reads.overdue(now) or self._answers.overdue(now)
 
     def _look_at_time(self, now: float) -> None:
         if self._queue.reads:  # here too: a replica whose log is full is not pumped, and still reads

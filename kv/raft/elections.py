@@ -8,6 +8,15 @@ timer. Dissertation sections 3.4 (randomized timeouts), 9.6 (pre-vote) and 4.2.3
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Beats(Protocol):
+    """What stands for a leader's heartbeats while the group rests."""
+
+    @property
+    def heard_at(self) -> float:
+        """When the last of them came."""
 
 
 class Elections:
@@ -22,6 +31,7 @@ class Elections:
         self._heard = now
         self._deadline = 0.0
         self._standing: tuple[int, set[str]] | None = None
+        self._beats: Beats | None = None
         self.arm(now)
 
     def arm(self, now: float) -> None:
@@ -40,7 +50,20 @@ class Elections:
 
     def quiet(self, now: float) -> bool:
         """Whether no leader was heard for the minimum election timeout."""
+        if self._beats is not None and now - self._beats.heard_at < self._min_s:
+            return False
         return now - self._heard >= self._min_s
+
+    def rest(self, beats: Beats) -> None:
+        """The group rests: each of these beats counts as its leader's heartbeat."""
+        self._standing, self._beats = None, beats
+
+    def wake(self, *, remember: bool) -> None:
+        """The group rests no more; without `remember` what the beats told is lost, for the mutant that shows why not."""
+        assert self._beats is not None
+        beats, self._beats = self._beats, None
+        if remember:
+            self.heard_leader(max(self._heard, beats.heard_at))
 
     def begin_pre_vote(self, term: int, now: float) -> bool:
         """Asks for pre-votes in `term`, our own included; True if that is a quorum already."""

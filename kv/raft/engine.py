@@ -23,6 +23,7 @@ import structlog
 from kv.config import RaftConfig
 from kv.internal.v1 import raft_pb2
 from kv.raft.group import Group
+from kv.raft.pulse import BEATS_GROUP, Pulse
 from kv.raft.wal import Compaction, Flush, Wal, WalCorruption, WalFull
 from kv.telemetry import Metrics
 
@@ -65,18 +66,29 @@ class Engine:
     def __init__(
         self,
         *,
+        me: str,
         wal: Wal,
         links: Links,
         shell: Shell,
         config: RaftConfig,
         metrics: Metrics,
+        rng: Callable[[], float],
         fatal: Callable[[BaseException], None],
         maintained: Callable[[], None] = lambda: None,
     ) -> None:
-        """`maintained` is called each `MAINTENANCE_S`, for whoever keeps count of what the groups did."""
+        """`rng` draws from [0, 1). `maintained` is called each `MAINTENANCE_S`, for whoever keeps count of what the groups did."""
         self.wal, self.config = wal, config
         self.groups: dict[int, Group] = {}
         self.disk_full = False
+        self.pulse = Pulse(
+            me=me,
+            config=config,
+            draw=rng(),
+            groups=self.groups,
+            send=self._send_beat,
+            durable_seq=lambda: wal.durable_seq,
+            failed=self._failed,
+        )
         self._links, self._shell, self._metrics, self._fatal = links, shell, metrics, fatal
         self._maintained = maintained
         self._messages_in = metrics.raft_messages.labels("in")
@@ -86,11 +98,17 @@ class Engine:
         self._connected: set[str] = set()
         # Dictionaries as ordered sets: the order of work must not depend on hashes.
         self._dirty: dict[Group, None] = {}
+        self._answering: dict[Group, None] = {}
+        """Groups that need no turn, but have something to send."""
         self._unsynced: dict[Group, None] = {}
+        self._reminders: dict[Group, None] = {}
+        self._ticking: dict[Group, None] = {}
+        """Groups for which time alone may decide something: all but those that rest and wait for nothing."""
         self._scheduled = self._flushing = self._stopped = False
         self._compaction: Compaction | None = None
         self._removing = False
         self._maintained_at = shell.now()
+        self._beat_now = False
 
     # ------------------------------------------------------------ life
 
@@ -109,6 +127,8 @@ class Engine:
         for peer in sorted(self._connected):
             group.connection(peer, True)
         group.suspend(self.disk_full, self._shell.now())
+        self.pulse.introduce(group)
+        self._ticking[group] = None
         self.wake(group)
 
     # ------------------------------------------------------------ events
@@ -130,15 +150,22 @@ class Engine:
                     group.receive(message, peer)
                 except Exception as error:  # noqa: BLE001 - see `_failed`
                     self._failed(group, error)
-                self._dirty[group] = None
+                if group.wants_turn:
+                    self._dirty[group] = None
+                elif not group.outbox.empty:
+                    self._answering[group] = None
+            elif message.group == BEATS_GROUP:
+                self.pulse.receive(message, peer, self._shell.now())
         self._received += count
-        self._schedule()
+        if self._dirty or self._answering:
+            self._schedule()
 
     def connection(self, peer: str, up: bool) -> None:
         """The connection to `peer` came or went. A reset is told as gone, then as come."""
         self._connected.add(peer) if up else self._connected.discard(peer)
         for group in self.groups.values():
             group.connection(peer, up)
+        self.pulse.connection(peer, up)
 
     @property
     def connected(self) -> list[str]:
@@ -149,6 +176,32 @@ class Engine:
         """Gives the group a turn soon."""
         self._dirty[group] = None
         self._schedule()
+
+    def remind(self, group: Group, delay_s: float) -> None:
+        """Calls the group's `reminded` once; one timer serves all groups that ask meanwhile."""
+        if not self._reminders:
+            self._shell.call_later(delay_s, self._remind)
+        self._reminders[group] = None
+
+    def _remind(self) -> None:
+        reminders, self._reminders = self._reminders, {}
+        if self._stopped:
+            return
+        for group in reminders:
+            try:
+                group.reminded()
+            except Exception as error:  # noqa: BLE001 - see `_failed`
+                self._failed(group, error)
+            if not group.outbox.empty:
+                self._answering[group] = None
+        if self._answering:
+            self._schedule()
+
+    def roused(self, group: Group) -> None:
+        """A group rests no more."""
+        self.pulse.roused(group)
+        self._ticking[group] = None
+        self.wake(group)
 
     def run_blocking(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
         """Runs a group's blocking work apart from the log's."""
@@ -178,8 +231,13 @@ class Engine:
                 group.suspend(suspended, now)
             if group.busy:
                 self._dirty[group] = None
+            if group not in self._ticking and not group.rest.dozing:
+                self._ticking[group] = None
             if group.journal.seq > durable:
                 self._unsynced[group] = None
+        if self._answering:
+            answering, self._answering = self._answering, {}
+            dirty.update(answering)
         self._release(dirty)
         self._flush()
         if self._dirty:
@@ -201,6 +259,10 @@ class Engine:
             self._links.send(peer, messages, False)
         for peer, messages in bulk.items():
             self._links.send(peer, messages, True)
+
+    def _send_beat(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
+        self._sent += len(messages)
+        self._links.send(peer, messages, bulk)
 
     def _flush(self) -> None:
         if self._flushing or self._stopped:
@@ -277,10 +339,16 @@ class Engine:
         if self._stopped:
             return
         now = self._shell.now()
-        for group in self.groups.values():
+        self._beat_now = not self._beat_now  # a beat each second tick: a heartbeat
+        self.pulse.tick(now, beat=self._beat_now)
+        for group in list(self._ticking):
             try:
                 if group.timer(now) or not group.outbox.empty:
                     self._dirty[group] = None
+                if group.core.is_leader and group.rest.due(now, self.wal.durable_seq):
+                    self.pulse.rest(group, now)
+                if group.rest.dozing:
+                    del self._ticking[group]
             except Exception as error:  # noqa: BLE001 - see `_failed`
                 self._failed(group, error)
         if now - self._maintained_at >= MAINTENANCE_S:
@@ -307,7 +375,10 @@ class Engine:
         self._fatal(error)
 
     def _maintain(self) -> None:
-        self._dirty.update(dict.fromkeys(self.groups.values()))
+        for group in self.groups.values():
+            if not group.rest.dozing or self._look_in(group):
+                self._dirty[group] = None
+        self._schedule()  # what was written meanwhile is flushed
         leads = sum(group.is_leader for group in self.groups.values())
         self._metrics.leader_groups.set(leads)
         self._messages_in.inc(self._received)
@@ -319,6 +390,15 @@ class Engine:
         if self._compaction is None and not self.disk_full:
             self._compaction = self.wal.plan_compaction()
             self._advance_compaction()
+
+    def _look_in(self, group: Group) -> bool:
+        """A group at rest makes its checkpoints too; True if anything came of it."""
+        try:
+            group.machine.maybe_checkpoint(self._shell.now())
+        except Exception as error:  # noqa: BLE001 - see `_failed`
+            self._failed(group, error)
+        machine, unsynced = group.machine, group.journal.seq > self.wal.durable_seq
+        return unsynced or machine.store_full or machine.failure is not None or group.suspended
 
     def _advance_compaction(self) -> None:
         """Removes segments once the records that free them are durable."""

@@ -21,14 +21,16 @@ import structlog
 from kv.config import RaftConfig
 from kv.errors import DiskFull, KVError, NotLeader, ReplicaStopped, RequestTooLarge
 from kv.internal.v1 import raft_pb2
-from kv.raft.api import ENTRY_PREFIX, Entry, ReadProof, StateMachine, Tracer
+from kv.raft.api import Entry, ReadProof, StateMachine, Tracer
+from kv.raft.appends import Appends
 from kv.raft.campaign import Campaign
 from kv.raft.core import Core, Message
-from kv.raft.guard import TERM_MAX, AppendPlan, Contradiction, Rules, could_be_a_log, plan_append
+from kv.raft.guard import TERM_MAX, Contradiction, Rules
 from kv.raft.journal import Journal
 from kv.raft.outbox import Outbox, Outgoing
 from kv.raft.reading import Reading
 from kv.raft.replication import APPEND_BYTES_MAX, Replication
+from kv.raft.rest import Rest
 from kv.raft.snapshot import SnapshotReceiver
 from kv.raft.transfers import Transfers
 
@@ -46,6 +48,12 @@ class Host(Protocol):
 
     def wake(self, group: Group) -> None:
         """Give the group a turn soon."""
+
+    def remind(self, group: Group, delay_s: float) -> None:
+        """Call the group's `reminded` once, after the delay or somewhat later."""
+
+    def roused(self, group: Group) -> None:
+        """The group rested, and does no more."""
 
     def run_blocking(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
         """Run `work` in a worker thread, then `then(error or None)` on the loop."""
@@ -84,12 +92,15 @@ class Group:
         self._traced_commit = 0
         self.connected: set[str] = set()
         self._installing: SnapshotReceiver | None = None
-        self._reply_as: AppendPlan | None = None
         self._led: tuple[bool, int] = (False, -1)
         self.suspended = False
+        self.wants_turn = True
+        """Whether what was received last asks for a turn; if not, at most an answer waits in the outbox."""
         self.campaign = Campaign(self, rng, now)
+        self.appends = Appends(self)
         self.replication, self.transfers = Replication(self), Transfers(self)
         self.reading = Reading(self, rng)
+        self.rest = Rest(self)
         self.core = self._boot()
         machine.attach(self)
         self._handed_index = machine.applied_index
@@ -155,6 +166,7 @@ class Group:
     @property
     def proof(self) -> ReadProof | None:
         """The newest proof that this replica was given, if any; none rests on a lease."""
+        self.rest.learn()
         return self.reading.proof
 
     @property
@@ -180,9 +192,12 @@ class Group:
     # ------------------------------------------------------------ the engine's calls
 
     def receive(self, message: raft_pb2.RaftMessage, peer: str) -> None:
-        """Takes a message that came over the connection of `peer`."""
+        """Takes a message that came over the connection of `peer`, and says in `wants_turn` what follows from it."""
+        self.wants_turn = True
         if self.failure is not None or self._installing is not None or not self._admits(message, peer):
             return
+        if self.rest.resting and not self.rest.passes(message):
+            self.rest.end()
         try:
             self._dispatch(message)
         except Contradiction as contradiction:
@@ -218,7 +233,7 @@ class Group:
         if committed > core.applied_index:
             return True
         may_commit = core.has_news and committed < self.journal.last
-        return core.is_leader and (may_commit or self._heartbeat_due(now))
+        return core.is_leader and not self.rest.resting and (may_commit or self._heartbeat_due(now))
 
     def _heartbeat_due(self, now: float) -> bool:
         return now - self.replication.last_append_at >= self.config.heartbeat_s
@@ -235,12 +250,19 @@ class Group:
             self.tracer.note("synced", self.journal.durable_index, "")
         self.replication.after_sync()
 
+    def reminded(self) -> None:
+        """The delay of `Host.remind` is over."""
+        if self.failure is None and self._installing is None:
+            self.replication.tell_commit()
+
     def timer(self, now: float) -> bool:
         """Looks at what time alone decides; True if the group needs a turn."""
         if self.failure is not None or self._installing is not None:
             return False
         if self.transfers.senders:
             self.transfers.check()
+        if self.rest.resting:
+            return self._timer_at_rest(now)
         if self.core.is_leader:
             return self._leader_timer(now)
         if self.campaign.timer.due(now) and not self.suspended:
@@ -252,6 +274,8 @@ class Group:
         """The connection to a peer came or went; whatever was in flight may be lost."""
         if peer not in self.peers or self.failure is not None:
             return
+        if self.core.is_leader or peer == self.core.leader:
+            self.rest.end()
         self.connected.add(peer) if up else self.connected.discard(peer)
         self.replication.connection_reset(peer)
         self.transfers.connection_reset(peer)
@@ -261,6 +285,8 @@ class Group:
 
     def suspend(self, suspended: bool, now: float) -> None:
         """The log cannot be written (or can again): lead nothing, promise nothing, keep answering reads."""
+        if suspended:
+            self.rest.end()
         if suspended and not self.suspended and self.is_leader:
             self.core.raise_term(self.me, self.term + 1, now)
             self._notice_leadership()
@@ -272,6 +298,7 @@ class Group:
         """Stops this replica for good; the process and its other groups go on."""
         if self.failure is not None:
             return
+        self.rest.end()
         self.failure = reason
         self.log.error("replica stopped", reason=reason)
         self.reading.drop()
@@ -285,6 +312,8 @@ class Group:
     def propose(self, data: bytes) -> int:
         """Appends a command to the leader's log and returns its index; see `GroupHandle.propose`."""
         self._check_proposal(data)
+        self.rest.end()
+        self.rest.active()
         index = self.journal.last + 1
         self.core.propose(data, self.now)
         self._notice_leadership()
@@ -338,7 +367,7 @@ class Group:
     def _dispatch(self, message: raft_pb2.RaftMessage) -> None:  # noqa: C901, PLR0912 - a flat match, one line a type
         match message.WhichOneof("body"):
             case "append":
-                self._on_append(message)
+                self.appends.on_append(message)
             case "append_reply":
                 self.replication.on_append_reply(message)
             case "vote":
@@ -378,57 +407,6 @@ class Group:
         self.campaign.timer.heard_leader(self.now)
         return True
 
-    def _on_append(self, message: raft_pb2.RaftMessage) -> None:
-        append = message.append
-        terms = [entry.term for entry in append.entries]
-        if not self.is_from_leader(message) or not self._may_store(append, terms, message.term):
-            return
-        plan = plan_append(
-            self.journal,
-            self.core.commit_index,
-            append.prev_index,
-            append.prev_term,
-            terms,
-            append.commit_index,
-            self.rules,
-        )
-        if self._is_known(message, plan):
-            self._acknowledge(message.sender, plan.prev + 1 if plan.proved is None else plan.proved + 1)
-            return
-        entries: list[Entry] = []
-        if plan.skip is not None:
-            kept = append.entries[plan.skip :]
-            entries = [(entry.data, plan.prev + 1 + i, entry.term) for i, entry in enumerate(kept)]
-        self._reply_as = plan
-        self.core.append(
-            message.sender, message.term, plan.prev, plan.prev_term, entries, plan.commit, self.now
-        )
-        self._reply_as = None
-
-    def _is_known(self, message: raft_pb2.RaftMessage, plan: AppendPlan) -> bool:
-        """Whether the core would do nothing but agree: a heartbeat of the leader that it follows."""
-        core = self.core
-        return (
-            plan.skip is None
-            and plan.hint is None
-            and plan.commit <= core.commit_index
-            and message.term == core.term
-            and message.sender == core.leader
-        )
-
-    def _may_store(self, append: raft_pb2.Append, terms: Sequence[int], leader_term: int) -> bool:
-        """Rule 13, and no new entries while the log cannot be written."""
-        if self.suspended and append.entries:
-            return False
-        if not self.rules.entry_limits:
-            return True
-        if not terms:
-            return append.prev_term <= leader_term
-        return could_be_a_log(append.prev_term, terms, leader_term) and all(
-            entry.data[:1] == ENTRY_PREFIX and len(entry.data) <= self.entry_bytes_max
-            for entry in append.entries
-        )
-
     def _on_probe(self, message: raft_pb2.RaftMessage) -> None:
         if self.is_from_leader(message):
             self.core.raise_term(message.sender, message.term, self.now)
@@ -442,7 +420,7 @@ class Group:
             case "append_entries":
                 self.replication.send_append(peer, message)
             case "next_node_idx":
-                self._send_append_reply(peer, message)
+                self.appends.send_reply(peer, message)
             case "request_vote":
                 vote = raft_pb2.Vote(last_index=message["last_log_index"], last_term=message["last_log_term"])
                 self.post(peer, after=self.journal.seq, vote=vote)
@@ -453,23 +431,6 @@ class Group:
                 pass  # never forwarded: the state machine answers NOT_LEADER with a hint
             case unknown:
                 raise AssertionError(f"the core sends {unknown!r}, which this version should not")
-
-    def _send_append_reply(self, peer: str, message: Message) -> None:
-        next_index, success = message["next_node_idx"], message["success"]
-        plan = self._reply_as
-        if plan is not None and success and plan.proved is not None:
-            next_index = plan.proved + 1
-        if plan is not None and not success and plan.hint is not None:
-            next_index = plan.hint
-        if success:
-            self._acknowledge(peer, next_index)
-            return
-        reply = raft_pb2.AppendReply(next_index=next_index, success=False)
-        self.post(peer, after=self.journal.seq, append_reply=reply)
-
-    def _acknowledge(self, peer: str, next_index: int) -> None:
-        reply = {"next_index": next_index, "success": True}
-        self.post(peer, after=self.journal.seq, append_reply=reply)
 
     def post(
         self,
@@ -497,6 +458,10 @@ class Group:
             Outgoing(durable if self.rules.durable_before_sent else 0, peer, message, bulk), size
         )
 
+    def _timer_at_rest(self, now: float) -> bool:
+        waits = self.reading.leader_timer if self.core.is_leader else self.reading.follower_timer
+        return waits(now) or self.machine.overdue(now)
+
     def _leader_timer(self, now: float) -> bool:
         heartbeat_due = self._heartbeat_due(now)
         return self.reading.leader_timer(now) or heartbeat_due
@@ -508,6 +473,7 @@ class Group:
             return
         state = self._led = (is_leader, term)
         self.reading.led()
+        self.rest.active()
         if state[0] and not was_leader:
             self.log.info("leads", term=state[1])
         if was_leader and state != (True, old_term):
@@ -596,7 +562,7 @@ class Group:
         self.snapshots_installed += 1
         self.campaign.timer.heard_leader(self.now)
         self.log.info("snapshot installed", index=receiver.index)
-        self._acknowledge(receiver.leader, receiver.index + 1)
+        self.appends.acknowledge(receiver.leader, receiver.index + 1)
         self._notice_leadership()
 
     def _boot(self) -> Core:

@@ -48,6 +48,10 @@ class Rules:
     lease_confirmed: bool = True  # 22: it begins with a probe that a quorum confirmed
     votes_held_back: bool = True  # 23: who restarted, or knows of a leader by probes only, votes later too
     answers_matched: bool = True  # 24: a follower's read takes the answer to its own question only
+    beats_matched: bool = True  # 25: a beat stands for the groups of which both ends hold the same line
+    rest_checked: bool = True  # 25: and a member rests only if it holds what its line says
+    beats_counted_since: bool = True  # 26: an answer counts for the groups for which its beat stood
+    rest_remembered: bool = True  # 27: who wakes knows when it heard its leader's last beat
 
 
 TERM_MAX: Final = 1 << 62

@@ -75,7 +75,15 @@ class Lease:
         others = self._quorum - 1
         if 0 < others <= len(self._newest):
             by_age = sorted(self._newest.values(), key=lambda sent: sent.sequence, reverse=True)
-            self.confirmed = by_age[others - 1]
+            self._confirm(by_age[others - 1])
+
+    def heard(self, probe: Sent) -> None:
+        """A quorum is known to have heard us after this, by what stands for a probe."""
+        self._confirm(probe)
+
+    def _confirm(self, probe: Sent) -> None:
+        if self.confirmed is None or probe.at > self.confirmed.at:
+            self.confirmed = probe
 
     def valid(self, term: int, now: float) -> bool:
         """Whether nobody else can have been elected by `now`, which must not be earlier than the read that asks."""

@@ -48,6 +48,11 @@ class Reading:
         self._renew_until: float | None = None
         self._asked: dict[str, int] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no read waits for anything."""
+        return self.queue.idle and self.asking.idle
+
     # ------------------------------------------------------------ reads in
 
     def read_index(self, done: Done, lease: bool) -> None:
@@ -68,6 +73,7 @@ class Reading:
         # in a lease that ended before the read began, and somebody else's write could lie between them.
         now = group.now
         self._renew_until = now + LEASE_RENEWED_S
+        group.rest.learn()
         if not self.lease.valid(group.term, now) or not self._may_read():
             return False
         proof = ReadProof(group.commit_index, now, leased=True)
@@ -144,6 +150,8 @@ class Reading:
             if since >= self._group.config.heartbeat_s:
                 self._send_probes(self.queue.open_sequence)
         elif self._renew_until is not None and since >= self._renew_every_s and self._group.peers:
+            if self._group.rest.resting:  # the beats renew it
+                return not self.queue.idle
             if now < self._renew_until:
                 self._send_probes(self.queue.take_sequence())
             else:
@@ -183,6 +191,18 @@ class Reading:
             if probe is not None and probe.index is not None:
                 self._learn(ReadProof(probe.index, probe.at))
 
+    # ------------------------------------------------------------ what beats prove of a group at rest
+
+    def heard_by_quorum(self, at: float) -> None:
+        """Leader: a quorum heard us after `at`, when the log was as it is, all of it committed in our own term."""
+        index = self._group.core.commit_index
+        self.lease.heard(Sent(0, at, index))
+        self._learn(ReadProof(index, at))
+
+    def heard_leader(self, asked_at: float) -> None:
+        """Member: who led after `asked_at` had the log that we have, all of it committed."""
+        self._learn(ReadProof(self._group.core.commit_index, asked_at))
+
     def _learn(self, proof: ReadProof) -> None:
         if self.proof is None or proof.began_at > self.proof.began_at:
             self.proof = proof
@@ -211,6 +231,7 @@ class Reading:
     def _answer(self, peer: str, sequence: int, proof: ReadProof | None) -> None:
         if self._asked.get(peer) == sequence:  # else a newer question took its place, or its asker is gone
             del self._asked[peer]
+            self._group.replication.tell_commit()  # the asker waits until it has applied what it is told of
             self._post_answer(peer, sequence, proof)
 
     def _post_answer(self, peer: str, sequence: int, proof: ReadProof | None) -> None:

@@ -23,6 +23,15 @@ SEND_WINDOW_BYTES_MAX = 8 << 20
 """Entries sent to one follower and not yet proved."""
 
 
+COMMIT_NOTICE_S_MAX = 0.020
+"""A follower that lacks nothing is told so much later at most what was committed: the next append mostly tells it."""
+NOTICE_INTERVALS = 1.5
+"""It is waited for as long as so many of the intervals between appends, which must fit into the bound: a lone command
+is told of at once."""
+INTERVAL_SMOOTHING = 1 / 4
+"""Weight of the newest interval between appends with entries."""
+
+
 class Replication:
     """One group's book of its followers, for the term that it leads."""
 
@@ -32,6 +41,14 @@ class Replication:
         self.last_append_at = group.now
         self._acks = AckBook()
         self._window = SendWindow(SEND_WINDOW_BYTES_MAX)
+        self._sent_at: dict[str, float] = {}
+        self._told: dict[str, int] = {}
+        """By peer, the commit index of the last append."""
+        self._carried_at = group.now
+        self._interval_s = 1.0
+        """Between appends with entries, smoothed."""
+        self._notices: dict[str, tuple[int, int]] = {}
+        """Peers that are still to be told of a commit, and the entry (index, term) on which the append stands."""
 
     def behind(self, index: int) -> tuple[str, ...]:
         """Leader: the members that have not proved in this term that their disk holds the log up to `index`."""
@@ -49,6 +66,7 @@ class Replication:
     def connection_reset(self, peer: str) -> None:
         """Whatever was in flight to `peer` may be lost."""
         self._window.forget(peer)
+        self._notices.pop(peer, None)
 
     def after_sync(self) -> None:
         """Our own copies became durable: followers' copies may count now (rule 6)."""
@@ -74,7 +92,8 @@ class Replication:
             return
         if next_index - 1 > group.journal.last and group.rules.current_acks:
             raise Contradiction(f"{peer} acknowledges entry {next_index - 1}, beyond the leader's log")
-        if group.tracer is not None and next_index - 1 > self._acks.match.get(peer, 0):
+        moved = next_index - 1 > self._acks.match.get(peer, 0)
+        if group.tracer is not None and moved:
             group.tracer.note("acknowledged", next_index - 1, peer)
         allowed = self._acks.success(peer, next_index, group.journal.durable_index, group.rules)
         core.acknowledged(peer, allowed, group.now)
@@ -82,18 +101,21 @@ class Replication:
         go_on = self._window.proved(peer, self._acks.match[peer])
         if go_on is not None:
             core.send_from(peer, max(go_on, self._acks.match[peer] + 1), group.now)
+        # What was proved before lets nothing be committed: the core has only the time of the answer from it.
+        group.wants_turn = moved or go_on is not None or not group.core.is_leader
 
     def send_append(self, peer: str, message: Message) -> None:
         """The core would send this append: decides what of it leaves."""
         assert "transmission" not in message, "the core must never split an entry"
-        self.last_append_at = self._group.now
         if self.book_term != self._group.term:
             self._new_book()
         if "serialized" in message:
+            self.last_append_at = self._group.now
             self._group.transfers.begin(peer)
             return
         prev, prev_term, entries = message["prevLogIdx"], message["prevLogTerm"], message["entries"]
         if prev is None:
+            self.last_append_at = self._group.now
             return
         if entries and prev < self._group.journal.base:  # these entries are gone: only a snapshot has them
             self._group.transfers.begin(peer)
@@ -104,7 +126,31 @@ class Replication:
             prev, prev_term, entries = self._not_yet_carried(peer, prev, prev_term, entries)
         if not entries and self._window.deferred(peer):
             prev, prev_term = self._carried(peer, prev, prev_term)
+        if not entries and self._is_notice(peer, prev, message["commit_index"]):
+            self._notices[peer] = (prev, prev_term)
+            self._group.host.remind(self._group, self._interval_s * NOTICE_INTERVALS)
+            return
+        self.last_append_at = self._group.now
         self._post_append(peer, prev, prev_term, entries, message["commit_index"])
+
+    def _is_notice(self, peer: str, prev: int, commit: int) -> bool:
+        """Whether an append without entries can wait: it says only what was committed, and another is expected soon."""
+        group = self._group
+        return (
+            self._interval_s * NOTICE_INTERVALS <= COMMIT_NOTICE_S_MAX
+            and commit > self._told.get(peer, commit)
+            and prev <= self._acks.match.get(peer, 0)
+            and group.now - self._sent_at[peer] < group.config.heartbeat_s / 2
+        )
+
+    def tell_commit(self) -> None:
+        """Tell those that still wait for it what was committed."""
+        notices, self._notices = self._notices, {}
+        group = self._group
+        if notices and group.core.is_leader and self.book_term == group.term:
+            self.last_append_at = group.now
+            for peer, (prev, prev_term) in notices.items():
+                self._append_message(peer, prev, prev_term, [], 0, group.core.commit_index)
 
     def _not_yet_carried(
         self, peer: str, prev: int, prev_term: int, entries: list[Entry]
@@ -145,10 +191,20 @@ class Replication:
                 prev, prev_term, parts, size = index, term, [], 0
         if parts:
             self._append_message(peer, prev, prev_term, parts, size, commit)
+        self._note_interval()
+
+    def _note_interval(self) -> None:
+        now = self._group.now
+        if now > self._carried_at:  # entries leave for all peers at one moment
+            interval_s = min(now - self._carried_at, 1.0)
+            self._interval_s += (interval_s - self._interval_s) * INTERVAL_SMOOTHING
+            self._carried_at = now
 
     def _append_message(
         self, peer: str, prev: int, prev_term: int, parts: list[raft_pb2.Entry], size: int, commit: int
     ) -> None:
+        self._sent_at[peer], self._told[peer] = self._group.now, commit
+        self._notices.pop(peer, None)
         append = {"prev_index": prev, "prev_term": prev_term, "commit_index": commit, "entries": parts}
         self._group.post(peer, after=self._group.journal.hard_state_seq, size=size, append=append)
 
@@ -157,4 +213,5 @@ class Replication:
         self.book_term = self._group.term
         self._acks = AckBook()
         self._window.clear()
+        self._sent_at, self._told, self._notices = {}, {}, {}
         self._group.transfers.end_all()

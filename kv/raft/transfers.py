@@ -26,6 +26,11 @@ class Transfers:
         self._receiver: SnapshotReceiver | None = None
         self.sent = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether no snapshot is on its way, out or in."""
+        return not self.senders and self._receiver is None
+
     def sending(self, peer: str) -> bool:
         """Whether a snapshot is on its way to `peer`."""
         return peer in self.senders

@@ -12,6 +12,7 @@ from typing import Final
 
 from kv.errors import InvalidArgument
 from kv.sim import mutations as do
+from kv.sim import rest_scenes as sleep
 from kv.sim import scripted as play
 from kv.sim.circumstances import (
     BUSY,
@@ -41,6 +42,41 @@ from kv.sim.circumstances import (
 from kv.sim.level_mutants import LEVEL_MUTANTS
 from kv.sim.levels import readers_and_writers
 from kv.sim.mutation import Mutation, without
+
+_REST: Final[tuple[Mutation, ...]] = (
+    Mutation(
+        "beats-not-compared",
+        "a member's node agrees to every beat, whatever groups it stands for (rule 25)",
+        ("linearizable",),
+        "scripted",
+        Hunt(sleep.RESTS, scene=sleep.candidate_among_sleepers),
+        rules=without(beats_matched=False),
+    ),
+    Mutation(
+        "beat-of-an-old-term",
+        "a member rests under whatever leader, in whatever term, a beat names (rule 25)",
+        ("linearizable",),
+        "scripted",
+        Hunt(sleep.RESTS, scene=sleep.deposed_and_a_sleeper),
+        rules=without(rest_checked=False),
+    ),
+    Mutation(
+        "answer-before-the-rest",
+        "an answer counts for a group that went to rest after its beat had left (rule 26)",
+        ("linearizable",),
+        "scripted",
+        Hunt(sleep.RESTS, scene=sleep.deposed_goes_to_rest),
+        rules=without(beats_counted_since=False),
+    ),
+    Mutation(
+        "beats-forgotten",
+        "a member that wakes does not remember when it heard its leader's last beat (rule 27)",
+        ("linearizable",),
+        "scripted",
+        Hunt(sleep.RESTS, scene=sleep.candidate_at_rest),
+        rules=without(rest_remembered=False),
+    ),
+)
 
 _SAFE_LOG: Final = ("committed-entries-never-change", "leader-completeness", "durable-quorum", "log-matching")
 _RAFT: Final[tuple[Mutation, ...]] = (
@@ -341,7 +377,7 @@ _CALM: Final[tuple[Mutation, ...]] = (
     ),
 )
 
-MUTANTS: Final[tuple[Mutation, ...]] = (*_RAFT, *_LOG, *_STATE, *_ANSWERS, *LEVEL_MUTANTS, *_CALM)
+MUTANTS: Final[tuple[Mutation, ...]] = (*_RAFT, *_REST, *_LOG, *_STATE, *_ANSWERS, *LEVEL_MUTANTS, *_CALM)
 """In the order in which they are listed."""
 
 

@@ -17,6 +17,7 @@ from kv.errors import KVError
 from kv.internal.v1 import raft_pb2
 from kv.raft.group import Group
 from kv.raft.guard import Rules
+from kv.raft.pulse import BEATS_GROUP
 from kv.sim.node import SimNode
 from kv.sim.setup import Setup
 from kv.sim.world import World
@@ -80,7 +81,7 @@ class Stage:
         self.name, self.rules = mutant.name, mutant.rules
         self._mutant, self._scene = mutant, scene
         self._held: dict[tuple[str, str], list[raft_pb2.RaftMessage]] = {}
-        self._over = False
+        self._over = self._beats_held = False
         self._task: asyncio.Task[None] | None = None
         self._proposed = 0
         self.world: World
@@ -96,13 +97,18 @@ class Stage:
         send = node.links.send
 
         def held(peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
-            ours = [] if self._over else [one for one in messages if one.group == GROUP]
-            others = [one for one in messages if self._over or one.group != GROUP]
+            ours = [one for one in messages if self._holds(one)]
+            others = [one for one in messages if not self._holds(one)]
             self._held.setdefault((node.name, peer), []).extend(ours)
             if others:
                 send(peer, others, bulk)
 
         vars(node.links)["send"] = held
+
+    def _holds(self, message: raft_pb2.RaftMessage) -> bool:
+        if self._over:
+            return False
+        return message.group == GROUP or (self._beats_held and message.group == BEATS_GROUP)
 
     def group_started(self, node: SimNode, group: Group) -> None:
         """Stop its election timer."""
@@ -111,6 +117,7 @@ class Stage:
         due = timer.due
         if group.group_id == GROUP:
             vars(timer)["due"] = lambda now: self._over and due(now)
+            group.rest.allowed = False
 
     def look(self, world: World) -> None:
         """Begin when partition 1 exists everywhere; an error of the scene is one of the run."""
@@ -141,9 +148,22 @@ class Stage:
         """Let time pass."""
         await asyncio.sleep(seconds)
 
-    def take(self, source: str, target: str) -> list[raft_pb2.RaftMessage]:
-        """Take what `source` sent to `target` off the wire."""
-        return self._held.pop((source, target), [])
+    def take(self, source: str, target: str, *, beats: bool = False) -> list[raft_pb2.RaftMessage]:
+        """Take what `source` sent to `target` off the wire, or only the beats."""
+        taken = self._held.pop((source, target), [])
+        if not beats:
+            return taken
+        self._held[source, target] = [one for one in taken if one.group == GROUP]
+        return [one for one in taken if one.group != GROUP]
+
+    def allow_rest(self, *names: str) -> None:
+        """From now on the group may rest at these nodes."""
+        for name in names:
+            self.group(name).rest.allowed = True
+
+    def hold_beats(self) -> None:
+        """From now on the beats of all groups are held too."""
+        self._beats_held = True
 
     def held(self, source: str, target: str) -> list[raft_pb2.RaftMessage]:
         """What `source` sent to `target` and still is on the wire."""

@@ -87,7 +87,7 @@ def _text(event: tuple[float, str, str, str, bytes]) -> str:
         return f"{now:10.4f} {source or '*':>4} {data.decode()}"
     what = f"{len(data)} bytes"
     if purpose in ("raft", "datagram"):
-        what = "; ".join(_raft(message) for message in peer_pb2.RaftRequest.FromString(data).messages)
+        what = "; ".join(_raft(message) for message in peer_pb2.RaftFrame.FromString(data).messages)
     return f"{now:10.4f} {source:>4} > {target} {purpose}: {what}"
 
 

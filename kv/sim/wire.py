@@ -75,13 +75,13 @@ class RaftLinks:
         if self._lossy:
             target = next(node for node in self._peers() if node.name == peer)
             for message in messages:
-                raw = peer_pb2.RaftRequest(messages=[message]).SerializeToString()
+                raw = peer_pb2.RaftFrame(messages=[message]).SerializeToString()
                 self._network.datagram(self._me, target, raw, lambda data: _take(target, self._me.name, data))
             return
         stream = self._streams.get((peer, bulk))
         if stream is not None:
             connection, end = stream
-            connection.send(end, peer_pb2.RaftRequest(messages=messages).SerializeToString())
+            connection.send(end, peer_pb2.RaftFrame(messages=messages).SerializeToString())
 
     def _dial(self, peer: Node, bulk: bool) -> None:
         life = self._me.life
@@ -133,7 +133,7 @@ def _links_of(node: Node) -> RaftLinks:
 
 
 def _take(target: Node, source: str, data: bytes) -> None:
-    target.raft(source, peer_pb2.RaftRequest.FromString(data).messages)
+    target.raft(source, peer_pb2.RaftFrame.FromString(data).messages)
 
 
 def _later(life: Life, callback: Callable[[], None]) -> None:

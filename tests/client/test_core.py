@@ -154,6 +154,45 @@ def test_waiting_operations_are_bounded() -> None:
     play(scenario, limits=limits)
 
 
+def test_a_key_that_many_write_does_not_cut_requests_short() -> None:
+    """A call for a key that the request writes already waits, in order; calls for other keys pass it."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        keys = [b"hot", b"k1", b"hot", b"k2", b"hot", b"k3"]
+        replies = await asyncio.gather(*(client.put(key, b"%d" % n) for n, key in enumerate(keys)))
+        assert cluster.partitions[1].batch_sizes[2:] == [4, 1, 1]
+        assert [reply.version for reply in replies] == [1, 1, 2, 1, 3, 1], "those of one key keep their order"
+        item = await client.get(b"hot")
+        assert item is not None
+        assert item.value == b"4"
+
+    play(scenario)
+
+
+def test_a_call_that_would_wait_too_long_is_refused_at_once() -> None:
+    """In a lane that drains slowly a call is refused, definitely, unless it has time enough to wait."""
+    limits = Limits(ops_per_request_max=20, pipeline_ops_min=1, lane_requests_max=1)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, 0.1)  # 20 operations in 0.1 s: 200 a second
+        calls = [asyncio.create_task(client.put(b"k%d" % n, b"v", timeout=60)) for n in range(1000)]
+        await asyncio.sleep(1.0)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Overloaded) as caught:
+            await client.put(b"late", b"v", timeout=5)
+        assert asyncio.get_running_loop().time() == began
+        assert caught.value.definite
+        assert 3000 < int(caught.value.metadata["wait_ms"]) < 5000
+        await client.put(b"patient", b"v", timeout=60)
+        assert await client.get(b"late") is None
+        await asyncio.gather(*calls)
+        await client.put(b"late", b"v", timeout=5)
+
+    play(scenario, limits=limits)
+
+
 def test_reads_and_writes_travel_apart() -> None:
     """Reads carry no session and do not wait for writes; a batch with a write goes through the log whole."""
 

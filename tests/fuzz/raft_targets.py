@@ -1,6 +1,6 @@
 """Targets for Raft messages: any messages to a real group in one of several states.
 
-An input is a serialized frame (`RaftRequest`). Its hello chooses the state of the group and which of the
+An input is a serialized frame (`RaftFrame`). Its hello chooses the state of the group and which of the
 messages are followed by a sync. The group is one member of three; the others are the input.
 """
 
@@ -14,10 +14,11 @@ from google.protobuf.message import DecodeError
 
 from kv.internal.v1 import peer_pb2, raft_pb2
 from kv.raft.api import BOOTSTRAP_INDEX, Entry
+from kv.raft.frames import KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of
 from kv.raft.group import Group
 from kv.raft.wal import Wal
 from tests.fuzz.engine import Target, plain
-from tests.fuzz.mutate import mutate_message
+from tests.fuzz.mutate import mutate_bytes, mutate_message
 from tests.raft.harness import CONFIG, EPOCH, GROUP, Member
 from tests.raft.ledger import Ledger, LedgerDisk, LedgerSink
 
@@ -252,7 +253,7 @@ STATES: tuple[Callable[[Subject], None], ...] = (
 
 def _check(data: bytes) -> str:
     try:
-        frame = peer_pb2.RaftRequest.FromString(data)
+        frame = peer_pb2.RaftFrame.FromString(data)
     except DecodeError:
         return "no frame"  # gRPC ends the stream
     state = STATES[frame.hello.map_epoch % len(STATES)]
@@ -341,7 +342,7 @@ def _seeds() -> list[bytes]:
     won = [singles[10], singles[6], singles[13], singles[14]]
     runs = [*singles, together, [message for single in won for message in single], _chunks(2), _chunks(5)]
     return [
-        peer_pb2.RaftRequest(
+        peer_pb2.RaftFrame(
             hello=peer_pb2.Hello(map_epoch=state, incarnation=unsynced), messages=run
         ).SerializeToString()
         for state in range(len(STATES))
@@ -349,7 +350,39 @@ def _seeds() -> list[bytes]:
     ]
 
 
+FRAME_FUZZ_BYTES_MAX = 300
+"""Small, so that frames above it are tried often."""
+
+
+def _check_frames(data: bytes) -> str:
+    """The first byte says how the rest is cut on its way: it must not matter."""
+    step, stream = (data[0] % 31 + 1, data[1:]) if data else (1, b"")
+    outcomes = []
+    for size in (step, len(stream) or 1):
+        reader = FrameReader(FRAME_FUZZ_BYTES_MAX)
+        payloads: list[bytes] = []
+        try:
+            for start in range(0, len(stream), size):
+                payloads += reader.feed(stream[start : start + size])
+            outcome = "open"
+        except BadFrame:
+            outcome = "refused"
+        assert all(len(payload) <= FRAME_FUZZ_BYTES_MAX for payload in payloads)
+        outcomes.append((outcome, payloads))
+    assert outcomes[0] == outcomes[1], "frames depend on how their bytes arrive"
+    return f"{outcomes[0][0]} after {min(len(outcomes[0][1]), 4)}"
+
+
+def _frame_seeds() -> list[bytes]:
+    payloads = [b"", b"a", bytes(FRAME_FUZZ_BYTES_MAX), b"x" * 77]
+    streams = [PREFACE, PREFACE + KEEPALIVE * 3, *(PREFACE + frame_of(raw) for raw in payloads)]
+    streams.append(PREFACE + b"".join(map(frame_of, payloads)))
+    return [bytes([step]) + stream for step in (0, 6, 30) for stream in streams]
+
+
 TARGETS = (
+    Target("raft-frames", "frames are the same however their bytes arrive, or the connection is refused",
+           _frame_seeds, plain(_check_frames), mutate_bytes),
     Target("raft", "no message makes a group raise, forget what was committed, or go back", _seeds, plain(_check),
            mutate_message),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from kv.cli.cluster_process import LocalCluster
 from kv.errors import KVError, from_proto
 from kv.ids import KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX
 from kv.internal.v1 import peer_pb2
+from kv.raft import frames
 from kv.router.limits import RouterConfig
 from kv.v1 import kv_pb2
 from tests.integration import support
@@ -312,23 +313,46 @@ async def test_abandoned_streams(cluster: LocalCluster) -> None:
         assert [item.key for item in page.items] == [b"bad/good"]
 
 
-@pytest.mark.parametrize("method", ["Raft", "Bulk", "Forward"])
-async def test_strangers_are_not_taken_for_peers(cluster: LocalCluster, method: str) -> None:
-    """Who does not know the cluster, or claims to be a member with another disk, is refused at the first message."""
-    path = f"/kv.internal.v1.PeerService/{method}"
+async def test_strangers_are_not_taken_for_peers(cluster: LocalCluster) -> None:
+    """Who does not know the cluster is refused at the first message of a Forward stream."""
+    hello = peer_pb2.Hello(cluster="another", node="n2", incarnation=1)
+    first = peer_pb2.ForwardRequest(hello=hello).SerializeToString()
+    async with grpc.aio.insecure_channel(cluster.specs[NODE].address) as channel:
+        for said in (first, b"\xff" * 40, b""):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await converse(channel, "/kv.internal.v1.PeerService/Forward", said)
+
+
+async def test_strangers_get_nothing_from_the_raft_port(cluster: LocalCluster) -> None:
+    """Who does not know the cluster, or claims to be a member with another disk, is refused and cut off; others go on."""
     hellos = (
         peer_pb2.Hello(cluster="another", node="n2", incarnation=1),
         peer_pb2.Hello(cluster="ringkv", node="stranger", incarnation=1),
         peer_pb2.Hello(cluster="ringkv", node=NODE, incarnation=1),
         peer_pb2.Hello(cluster="ringkv", node="n2", incarnation=1),
     )
-    firsts = [peer_pb2.RaftRequest(hello=hello).SerializeToString() for hello in hellos]
-    if method == "Forward":
-        firsts = firsts[:1]  # it carries requests, which anyone may make, not votes
-    async with grpc.aio.insecure_channel(cluster.specs[NODE].address) as channel:
-        for first in (*firsts, b"\xff" * 40, b""):
-            with pytest.raises(grpc.aio.AioRpcError):
-                await converse(channel, path, first)
+    refused = [frames.frame_of(peer_pb2.RaftFrame(hello=hello).SerializeToString()) for hello in hellos]
+    for first in (*refused, frames.frame_of(b"\xff" * 40), b"\xff" * 40):
+        heard = await heard_from_raft(cluster.specs[NODE].raft_address, frames.PREFACE + first)
+        answers = [peer_pb2.RaftFrame.FromString(raw) for raw in frames.FrameReader(4096).feed(heard)]
+        assert all(answer.refusal and not answer.HasField("hello") for answer in answers)
+        assert bool(answers) == (first in refused)
+
+
+async def heard_from_raft(address: str, said: bytes) -> bytes:
+    """Say something on a new connection; what came until its end."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(said)
+    heard = b""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            while data := await reader.read(1 << 16):
+                heard += data
+    except ConnectionError:  # a reset ends it as well
+        pass
+    writer.close()
+    return heard
 
 
 async def converse(channel: grpc.aio.Channel, path: str, first: bytes) -> None:

@@ -77,6 +77,12 @@ class Member:
     def wake(self, group: Group) -> None:
         self.woken = True
 
+    def remind(self, group: Group, delay_s: float) -> None:
+        group.reminded()  # each step of a test shows all that it leads to
+
+    def roused(self, group: Group) -> None:
+        raise AssertionError("nobody puts a group to rest here")
+
     def run_blocking(self, work: Callable[[], None], then: Then) -> None:
         self.jobs.append((work, then))
 

@@ -165,10 +165,8 @@ def test_a_read_after_a_pause_of_the_process_does_not_use_the_time_before_it() -
     head = leader = elected(world)
     world.run(1.0)
     got: list[ReadProof | None] = []
-    head.group().read_index(got.append, lease=True)
-    world.run(0.05)
-    head.group().read_index(got.append, lease=True)
-    assert [proof and proof.leased for proof in got] == [False, True]
+    head.group().read_index(got.append, lease=True)  # the group rests, and its beats gave the lease
+    assert [proof and proof.leased for proof in got] == [True]
     pump = head.ledgers[1].pump
 
     def slow() -> None:
@@ -179,7 +177,7 @@ def test_a_read_after_a_pause_of_the_process_does_not_use_the_time_before_it() -
 
     head.ledgers[1].pump = slow  # type: ignore[method-assign]
     head.group().settle(world.now)
-    assert len(got) == 2
+    assert len(got) == 1
     head.ledgers[1].pump = pump  # type: ignore[method-assign]
     assert leader.group().reading.queue.open_sequence is not None
 

@@ -1,4 +1,4 @@
-"""The links between nodes, over real gRPC streams on the loopback interface."""
+"""The links between nodes, over real sockets on the loopback interface."""
 
 from __future__ import annotations
 
@@ -6,21 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-import grpc
-import grpc.aio
 import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from kv.internal.v1 import peer_pb2, peer_pb2_grpc, raft_pb2
+from kv.internal.v1 import peer_pb2, raft_pb2
 from kv.raft import transport
-from kv.raft.transport import FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, PeerLinks
+from kv.raft.frames import HEADER, PREFACE, FrameReader, frame_of
+from kv.raft.transport import FRAME_BYTES_MAX, HELLO_BYTES_MAX, MESSAGE_BYTES_MAX, PeerLinks
 
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 500),
-)
 WAIT_S = 10.0
 """What no test should take: the links do in milliseconds what is waited for."""
 
@@ -68,39 +62,38 @@ class Known:
 
 
 class Node:
-    """One node: its links, and the server that accepts for them."""
+    """One node: its links, which may go and come back."""
 
     def __init__(
         self, name: str, addresses: dict[str, str], cluster: str = "c", incarnation: int = 1
     ) -> None:
         self.name, self.address = name, addresses[name]
         self.recorder, self.known = Recorder(), Known()
-        self.links = PeerLinks(
-            me=name, cluster=cluster, incarnation=incarnation, addresses=addresses, identities=self.known
+        self._cluster, self._incarnation, self._addresses = cluster, incarnation, addresses
+        self.links = self._made()
+
+    def _made(self) -> PeerLinks:
+        return PeerLinks(
+            me=self.name,
+            cluster=self._cluster,
+            incarnation=self._incarnation,
+            listen=self.address,
+            addresses=self._addresses,
+            identities=self.known,
         )
-        self.server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
         """Listen, and dial."""
-        await self.listen()
-        self.links.start(self.recorder)
+        await self.links.start(self.recorder)
 
-    async def listen(self) -> None:
-        """Start a server for the links."""
-        self.server = grpc.aio.server(options=SERVER_OPTIONS)
-        self.server.add_generic_rpc_handlers((self.links.handler(),))
-        assert self.server.add_insecure_port(self.address)
-        await self.server.start()
-
-    async def deafen(self) -> None:
-        """Stop the server; streams that it carried break."""
-        assert self.server is not None
-        await self.server.stop(None)
+    async def restart(self) -> None:
+        """Start again after `close`."""
+        self.links = self._made()
+        await self.start()
 
     async def close(self) -> None:
-        """End everything."""
+        """End all connections."""
         await self.links.close()
-        await self.deafen()
 
 
 def free_addresses(*names: str) -> dict[str, str]:
@@ -189,8 +182,8 @@ async def test_bulk_has_a_stream_of_its_own(pair: Pair) -> None:
     await bulk_arrives(first, second, 1)
     events = len(first.recorder.events)
     bulk = first.links._lanes["n2", True]
-    assert bulk.stream is not None
-    bulk.stream.cancel()
+    assert bulk.connection is not None
+    bulk.connection.abort()
     await bulk_arrives(first, second, 2)
     first.links.send("n2", [numbered(3)], False)
     await second.recorder.until(lambda: 3 in second.recorder.numbers("n1"))
@@ -209,7 +202,8 @@ async def test_each_pair_has_one_connection() -> None:
             await connected(node, other)
         node.links.send(others[0], [numbered(1)], False)
     await nodes["n1"].recorder.until(lambda: len(nodes["n1"].recorder.messages) == 2)
-    assert [len(node.links._channels) for node in nodes.values()] == [2, 1, 0]
+    dialled = [[c for c in node.links._connections if c._dialled] for node in nodes.values()]
+    assert [len(connections) for connections in dialled] == [4, 2, 0], "a quick one and one for bulk to each"
     assert all(
         node.recorder.events.count((peer, True)) == 1
         for node in nodes.values()
@@ -281,34 +275,130 @@ async def test_the_dialling_end_checks_too() -> None:
     await second.close()
 
 
+class Stranger:
+    """A raw connection to a node, from whoever."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self._frames = FrameReader(MESSAGE_BYTES_MAX)
+
+    @classmethod
+    async def dial(cls, address: str) -> Stranger:
+        """Connect."""
+        host, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    def say(self, frame: peer_pb2.RaftFrame, preface: bytes = b"") -> None:
+        """Send a frame."""
+        self.writer.write(preface + frame_of(frame.SerializeToString()))
+
+    async def heard(self) -> peer_pb2.RaftFrame | None:
+        """Return the next frame that is not empty, None at the end of the connection."""
+        async with asyncio.timeout(WAIT_S):
+            while data := await self.read():
+                for payload in self._frames.feed(data):
+                    if payload:
+                        return peer_pb2.RaftFrame.FromString(payload)
+        return None
+
+    async def read(self) -> bytes:
+        """Return some bytes, none at the end, however it ends."""
+        try:
+            return await self.reader.read(1 << 16)
+        except ConnectionError:
+            return b""
+
+    async def closed(self) -> bool:
+        """Whether the other end closes the connection in time."""
+        async with asyncio.timeout(WAIT_S):
+            while await self.read():
+                pass
+        self.writer.close()
+        return True
+
+
+def hello(node: str, cluster: str = "c", incarnation: int = 1) -> peer_pb2.RaftFrame:
+    """The first frame of a dialling end."""
+    return peer_pb2.RaftFrame(hello=peer_pb2.Hello(cluster=cluster, node=node, incarnation=incarnation))
+
+
 async def test_a_stranger_is_refused() -> None:
     """A node that is not in the configuration is refused, and so is one that claims to be us."""
     addresses = free_addresses("n1", "n2")
     second = Node("n2", addresses)
     await second.start()
     for name in ("n9", "n2"):
-        async with grpc.aio.insecure_channel(addresses["n2"]) as channel:
-            call = peer_pb2_grpc.PeerServiceStub(channel).Raft()
-            await call.write(
-                peer_pb2.RaftRequest(hello=peer_pb2.Hello(cluster="c", node=name, incarnation=1))
-            )
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call.read()
-            assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        stranger = await Stranger.dial(addresses["n2"])
+        stranger.say(hello(name), PREFACE)
+        answer = await stranger.heard()
+        assert answer is not None
+        assert "is not a peer" in answer.refusal
+        assert await stranger.closed()
     assert second.recorder.events == []
+    await second.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        PREFACE + HEADER.pack(HELLO_BYTES_MAX + 1, 0),
+        PREFACE + HEADER.pack(4, 0) + b"abcd",
+        PREFACE + frame_of(b"\xff" * 40),
+        b"",
+    ],
+    ids=["http", "grpc", "too large", "checksum", "no message", "silent"],
+)
+async def test_who_does_not_say_hello_is_cut_off(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else arrives first, or nothing at all: the connection ends, and the peers' go on."""
+    monkeypatch.setattr(transport, "HELLO_TIMEOUT_S", 0.2)
+    addresses = free_addresses("n1", "n2")
+    second = Node("n2", addresses)
+    await second.start()
+    stranger = await Stranger.dial(addresses["n2"])
+    stranger.writer.write(said)
+    assert await stranger.closed()
+    assert second.recorder.events == []
+    peer = await Stranger.dial(addresses["n2"])
+    peer.say(hello("n1"), PREFACE)
+    answer = await peer.heard()
+    assert answer is not None
+    assert answer.hello.node == "n2"
+    peer.writer.close()
+    await second.close()
+
+
+async def test_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections without a hello above the bound are closed at once; those below are not, until their time is up."""
+    monkeypatch.setattr(transport, "STRANGERS_MAX", 2)
+    monkeypatch.setattr(transport, "HELLO_TIMEOUT_S", 60.0)
+    addresses = free_addresses("n1", "n2")
+    second = Node("n2", addresses)
+    await second.start()
+    kept = [await Stranger.dial(addresses["n2"]) for _ in range(2)]
+    while len(second.links._connections) < len(kept):  # noqa: ASYNC110 - accepting is the other end's doing
+        await asyncio.sleep(0.01)
+    assert await (await Stranger.dial(addresses["n2"])).closed()
+    kept[0].say(hello("n1"), PREFACE)
+    answer = await kept[0].heard()
+    assert answer is not None
+    assert answer.hello.node == "n2"
+    for stranger in kept:
+        stranger.writer.close()
     await second.close()
 
 
 # ------------------------------------------------------------ breaks
 
 
-async def test_a_restarted_server_is_found_again(pair: Pair) -> None:
+async def test_a_restarted_peer_is_found_again(pair: Pair) -> None:
     """When the accepting end goes and comes back both ends are told of the reset, and messages flow again."""
     first, second = pair
-    await second.deafen()
+    await second.close()
     await first.recorder.until(lambda: not first.recorder.up("n2"))
-    await second.recorder.until(lambda: not second.recorder.up("n1"))
-    await second.listen()
+    assert not second.recorder.up("n1")
+    await second.restart()
     await first.recorder.until(lambda: first.recorder.up("n2"))
     await second.recorder.until(lambda: second.recorder.up("n1"))
     first.links.send("n2", [numbered(1)], False)
@@ -318,14 +408,14 @@ async def test_a_restarted_server_is_found_again(pair: Pair) -> None:
 
 
 async def test_a_break_while_writing_is_repaired(pair: Pair) -> None:
-    """A stream that breaks under its writer is dialled again, time after time."""
+    """A connection that breaks under its writer is dialled again, time after time."""
     first, second = pair
     for _ in range(3):
-        await second.deafen()
+        await second.close()
         while first.recorder.up("n2"):
             first.links.send("n2", [numbered(0, 100_000)], False)
             await asyncio.sleep(0)
-        await second.listen()
+        await second.restart()
         await first.recorder.until(lambda: first.recorder.up("n2"))
     second.recorder.messages.clear()
     first.links.send("n2", [numbered(1)], False)
@@ -336,33 +426,72 @@ async def test_a_break_while_writing_is_repaired(pair: Pair) -> None:
 async def test_a_full_queue_resets_the_connection(
     pair: Pair, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond its limit a queue is thrown away with its stream: both ends learn of it, and the link comes back."""
-    monkeypatch.setattr(transport, "LINK_QUEUE_BYTES_MAX", 1000)
+    """Beyond its limit a queue is thrown away with its connection: both ends learn of it, and the link comes back."""
+    monkeypatch.setattr(transport, "LINK_QUEUE_BYTES_MAX", 4 << 20)
     sender, receiver = pair if end == "n1" else pair[::-1]
-    sender.links.send(receiver.name, [numbered(1, 900)], False)
-    await receiver.recorder.until(lambda: receiver.recorder.numbers(sender.name) == [1])
-    assert sender.recorder.up(receiver.name), "within the limit nothing happens"
+    other = receiver.links._lanes[sender.name, False].connection
+    assert other is not None
+    assert other._transport is not None
+    other._transport.pause_reading()
+    lane = sender.links._lanes[receiver.name, False]
+    connection = lane.connection
+    assert connection is not None
     events = len(sender.recorder.events)
-    sender.links.send(receiver.name, [numbered(2, 1100)], False)
-    await sender.recorder.until(lambda: (receiver.name, False) in sender.recorder.events[events:])
+    number = 0
+    async with asyncio.timeout(WAIT_S):
+        while (receiver.name, False) not in sender.recorder.events[events:]:
+            number += 1
+            sender.links.send(receiver.name, [numbered(number, 100_000)], False)
+            assert lane._bytes <= 4 << 20
+            await asyncio.sleep(0)
+    assert number > 4 * 10, "within the limit nothing happens"
     await sender.recorder.until(lambda: sender.recorder.up(receiver.name))
     await receiver.recorder.until(lambda: receiver.recorder.events.count((sender.name, True)) == 2)
+    receiver.recorder.messages.clear()
     sender.links.send(receiver.name, [numbered(3)], False)
-    await receiver.recorder.until(lambda: 3 in receiver.recorder.numbers(sender.name))
-    assert receiver.recorder.numbers(sender.name) == [1, 3]
+    await receiver.recorder.until(lambda: receiver.recorder.numbers(sender.name) == [3])
 
 
-async def test_a_new_stream_takes_the_place_of_a_dead_one(pair: Pair) -> None:
-    """A peer that dials again before its old stream is known to be dead is let in, and the reset is told."""
+async def test_what_waits_for_a_slow_reader_arrives_in_order(pair: Pair) -> None:
+    """A reader that takes nothing for a while gets all of it later, joined into few frames."""
+    first, second = pair
+    other = second.links._lanes["n1", False].connection
+    assert other is not None
+    assert other._transport is not None
+    other._transport.pause_reading()
+    for number in range(200):
+        first.links.send("n2", [numbered(number, 100_000)], False)
+        await asyncio.sleep(0)
+    assert first.links._lanes["n2", False]._waiting, "the socket takes no more"
+    other._transport.resume_reading()
+    await second.recorder.until(lambda: len(second.recorder.messages) == 200)
+    assert second.recorder.numbers("n1") == list(range(200))
+
+
+async def test_a_silent_peer_is_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that says nothing at all, as behind a cut, counts as gone; one that has nothing to say does not."""
+    first, second = pair
+    monkeypatch.setattr(transport, "SILENCE_S", 1.2)
+    events = len(first.recorder.events)
+    await asyncio.sleep(1.5)
+    assert first.recorder.events[events:] == [], "it has nothing to say, and says so"
+    for known in list(second.links._connections):
+        monkeypatch.setattr(known, "keep_alive", lambda _: None)
+    await first.recorder.until(lambda: ("n2", False) in first.recorder.events[events:])
+    await first.recorder.until(lambda: first.recorder.up("n2"))
+
+
+async def test_a_new_connection_takes_the_place_of_a_dead_one(pair: Pair) -> None:
+    """A peer that dials again before its old connection is known to be dead is let in, and the reset is told."""
     _, second = pair
     events = len(second.recorder.events)
-    async with grpc.aio.insecure_channel(second.address) as channel:
-        call = peer_pb2_grpc.PeerServiceStub(channel).Raft()
-        await call.write(peer_pb2.RaftRequest(hello=peer_pb2.Hello(cluster="c", node="n1", incarnation=1)))
-        answer = await call.read()
-        assert isinstance(answer, peer_pb2.RaftResponse)
-        assert answer.hello.node == "n2"
-        await call.write(peer_pb2.RaftRequest(messages=[numbered(8)]))
-        await second.recorder.until(lambda: 8 in second.recorder.numbers("n1"))
+    again = await Stranger.dial(second.address)
+    again.say(hello("n1"), PREFACE)
+    answer = await again.heard()
+    assert answer is not None
+    assert answer.hello.node == "n2"
+    again.say(peer_pb2.RaftFrame(messages=[numbered(8)]))
+    await second.recorder.until(lambda: 8 in second.recorder.numbers("n1"))
+    again.writer.close()
     assert second.recorder.events[events : events + 2] == [("n1", False), ("n1", True)]
     await second.recorder.until(lambda: second.recorder.events.count(("n1", True)) == 3)

@@ -47,6 +47,8 @@ class World:
         self._count = 0
         self.nodes: dict[str, Node] = {}
         self.sent: list[tuple[str, str, raft_pb2.RaftMessage]] = []
+        self.lost: Callable[[str, str, raft_pb2.RaftMessage], bool] = lambda *_: False
+        """Which messages, by sender and receiver, get lost."""
 
     def at(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Run a callback later."""
@@ -82,11 +84,13 @@ class Node:
         self.held: list[tuple[Callable[[], None], Then]] | None = None
         """Work of the log's lane, while it is held back."""
         self.engine = Engine(
+            me=name,
             wal=Wal.open(self.disk, segment_bytes=CONFIG.segment_bytes),
             links=self,
             shell=self,
             config=CONFIG,
             metrics=Metrics.create(),
+            rng=Random(name).random,
             fatal=self.fatal.append,
         )
         self.ledgers: dict[int, Ledger] = {}
@@ -163,7 +167,7 @@ class Node:
 
     def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
         self.world.sent += [(self.name, peer, message) for message in messages]
-        raws = [message.SerializeToString() for message in messages]
+        raws = [one.SerializeToString() for one in messages if not self.world.lost(self.name, peer, one)]
         self.world.at(LATENCY_S, lambda: self.world.nodes[peer].deliver(self.name, raws))
 
     def deliver(self, source: str, raws: Sequence[bytes]) -> None:

@@ -39,8 +39,8 @@ class Cuts(ABC):
         """What stands before the command that starts a node, so that it is in the network."""
 
     @abstractmethod
-    async def exposed(self, node: str, port: int) -> str:
-        """host:port under which other nodes reach a port of a node."""
+    async def exposed(self, node: str, port: int, role: str = "") -> str:
+        """host:port under which other nodes reach a port of a node; the role `router`: requests go there, and nothing else."""
 
     @abstractmethod
     def cut(self, source: str, end: str) -> None:
@@ -68,4 +68,4 @@ class Cuts(ABC):
 
     @abstractmethod
     def offers(self, kind: str) -> bool:
-        """Whether it can do this kind of fault."""
+        """Whether it can do this kind of fault; `long_delay`: the delays of a weather; `router`: cuts of `router:NODE`."""

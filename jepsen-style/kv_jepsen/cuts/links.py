@@ -12,8 +12,16 @@ from typing import Final
 CLIENTS: Final = "clients"
 """The host that stands for all clients of the harness."""
 
+ROUTER: Final = "router"
+"""`router:n1` is what node n1 has to do with the ports of others that are exposed as their routers': requests, not consensus."""
+
 RETRANSMIT_S: Final = 0.2
 """What a lost packet costs those who use TCP: its least timeout (RFC 6298 allows less than its second, Linux has 200 ms)."""
+
+
+def router_of(node: str) -> str:
+    """The host that stands for the router of a node."""
+    return f"{ROUTER}:{node}"
 
 
 class Links:

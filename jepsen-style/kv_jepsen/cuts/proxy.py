@@ -17,14 +17,19 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 from kv_jepsen.cuts import sockets
 from kv_jepsen.cuts.api import Cuts
-from kv_jepsen.cuts.links import CLIENTS, Links
+from kv_jepsen.cuts.links import CLIENTS, ROUTER, Links, router_of
 from kv_jepsen.unsupported import Unsupported
 
 HOST: Final = "127.0.0.1"
+OFFERED: Final = frozenset(
+    {"cut", "partition", "heal", "slow", "reset", "weather", "long_delay", "router", "calm"}
+)
+_Way: TypeAlias = Sequence[tuple[str, str]]
+"""Links, from host to host, that must all be passable; the first is between the nodes themselves."""
 HOLD_S: Final = 2.5
 """A cut that lasts so long resets the connections that it holds; the simulator's figure."""
 CHUNK_BYTES_MAX: Final = 64 * 1024
@@ -71,11 +76,11 @@ class ProxyCuts(Cuts):
         del node
         return []
 
-    async def exposed(self, node: str, port: int) -> str:
+    async def exposed(self, node: str, port: int, role: str = "") -> str:
         """See `Cuts`: opens the proxy in front of the port."""
 
         def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(self._carry(node, port, reader, writer))
+            task = asyncio.create_task(self._carry(node, port, role, reader, writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -107,10 +112,10 @@ class ProxyCuts(Cuts):
 
     def offers(self, kind: str) -> bool:
         """See `Cuts`."""
-        return kind in {"cut", "partition", "heal", "slow", "reset", "weather", "calm"}
+        return kind in OFFERED
 
     async def _carry(
-        self, node: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, node: str, port: int, role: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """One connection from its first byte to its last."""
         dialler = self._dialler(writer)
@@ -121,24 +126,29 @@ class ProxyCuts(Cuts):
         self._connections.add(connection)
         try:
             # Neither the first packet nor its answer may be cut; the dialler sees a connection that says nothing.
-            await self._links.passable(dialler, node, HOLD_S)
-            await self._links.passable(node, dialler, HOLD_S)
+            there, back = self._ways(dialler, node, role)
+            await _passable(self._links, there)
+            await _passable(self._links, back)
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 back_reader, back_writer = await asyncio.open_connection(HOST, port)
             connection.back = back_writer
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(dialler, node, reader, back_writer))
-                pumps.create_task(self._pump(node, dialler, back_reader, writer))
+                pumps.create_task(self._pump(there, reader, back_writer))
+                pumps.create_task(self._pump(back, back_reader, writer))
         except* (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # an end is gone, or the cut lasted: both ends learn it by the reset below
         finally:
             connection.reset()
             self._connections.discard(connection)
 
-    async def _pump(
-        self, source: str, end: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def _ways(self, dialler: str, node: str, role: str) -> tuple[_Way, _Way]:
+        """The links, one way and the other, that a connection goes over."""
+        names = [dialler, router_of(dialler)] if role == ROUTER and dialler != CLIENTS else [dialler]
+        return [(name, node) for name in names], [(node, name) for name in names]
+
+    async def _pump(self, way: _Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one direction: what was read is due after its delay, and goes when the link is passable."""
+        source, end = way[0]
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_HELD_MAX)
         loop = asyncio.get_running_loop()
 
@@ -154,7 +164,7 @@ class ProxyCuts(Cuts):
                 due, data = await held.get()
                 if (wait := due - loop.time()) > 0:
                     await asyncio.sleep(wait)
-                await self._links.passable(source, end, HOLD_S)
+                await _passable(self._links, way)
                 if not data:
                     writer.write_eof()
                     return
@@ -192,6 +202,13 @@ class _Connection:
         _abort(self.front)
         if self.back is not None:
             _abort(self.back)
+
+
+async def _passable(links: Links, way: _Way) -> None:
+    """Return when nothing cuts any of the links; raises `TimeoutError` if a cut lasts."""
+    while any(links.is_cut(*link) for link in way):
+        for source, end in way:
+            await links.passable(source, end, HOLD_S)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

@@ -5,10 +5,10 @@ Pure: a `Run` in, values of JSON out, and the summary back from them. The docume
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from kv_jepsen.checkers import CheckResult, Valid
+from kv_jepsen.checkers import CheckResult, Finding, Valid
 from kv_jepsen.elle import Anomaly, ElleResult
 from kv_jepsen.report.plots import end_s
 from kv_jepsen.report.run import JUDGED, Run, Summary
@@ -119,3 +119,24 @@ def summary(folder: str, loaded: Any) -> Summary:  # noqa: ANN401 - what JSON gi
         )
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise UnreadableResults(f"{folder}: results.json: {type(error).__name__}: {error}") from error
+
+
+def checks_of(folder: str, loaded: Any, names: Collection[str]) -> tuple[CheckResult, ...]:  # noqa: ANN401 - as above
+    """The results of the checkers with these names, out of a document that was read back.
+
+    Raises:
+        UnreadableResults: it is no document of this version.
+    """
+    try:
+        return tuple(_check_of(one) for one in loaded["checks"] if one["checker"] in names)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UnreadableResults(f"{folder}: results.json: {type(error).__name__}: {error}") from error
+
+
+def _check_of(one: Mapping[str, Any]) -> CheckResult:
+    findings = tuple(
+        Finding(str(found["kind"]), str(found["sentence"]), tuple(map(int, found["ops"])))
+        for found in one["findings"]
+    )
+    valid: Valid = one["valid"] if one["valid"] in {True, False} else "unknown"
+    return CheckResult(str(one["checker"]), valid, findings, dict(one["counts"]), str(one["reason"]))

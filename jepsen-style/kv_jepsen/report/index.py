@@ -20,7 +20,7 @@ def index(runs: Iterable[Summary]) -> str:
         (
             badge(run.valid),
             tag("a", {"href": f"{run.folder}/report.html"}, run.name),
-            run.started,
+            run.started.replace("T", " ").partition("+")[0],
             run.calls,
             f"{run.duration_s:.0f} s",
             " · ".join(f"{name} {value}" for name, value in run.facts.items()),
@@ -28,5 +28,5 @@ def index(runs: Iterable[Summary]) -> str:
         for run in ordered
     ]
     said = f"{len(ordered)} runs, {bad} with a violation." if ordered else "There are no runs yet."
-    listing = table(("verdict", "run", "started", "calls", "lasted", ""), rows) if rows else None
+    listing = table(("verdict", "run", "started", "calls", "lasted", ""), rows, "runs") if rows else None
     return page("Runs", tag("h1", None, "Runs"), tag("p", {"class": "soft"}, said), listing)

@@ -13,7 +13,7 @@ from typing import Final
 
 from kv_jepsen.history import Call, Process
 from kv_jepsen.report.axes import label_at
-from kv_jepsen.report.markup import Markup, join, short, tag
+from kv_jepsen.report.markup import Markup, counted, join, short, tag
 from kv_jepsen.report.timeline import BAR, LEFT, describe, label, lanes
 from kv_jepsen.verdict import Failure, KeyVerdict, Step
 
@@ -23,12 +23,15 @@ PARTIALS_MAX: Final = 4
 CALLS_MAX: Final = 200
 """Calls of the window drawn: those begun last, where the contradiction is."""
 
-WIDTH: Final = 1_000.0
-EVENT_WIDTH_MIN, EVENT_WIDTH_MAX = 56.0, 90.0
+WIDTH: Final = 1_060.0
+EVENT_WIDTH_MIN, EVENT_WIDTH_MAX = 84.0, 110.0
 """Pixels from one event to the next: as many as let the drawing have `WIDTH`, within these bounds."""
 
 ROW: Final = 38.0
 """Height of a lane, with room for the lines below the bar; pixels."""
+
+NAME: Final = 36.0
+"""Room for the names of the lanes at the end; pixels."""
 
 LANES_MAX: Final = 24
 """With more processes some share a lane."""
@@ -115,12 +118,18 @@ def _drawing(window: Sequence[Call], context: Sequence[Call], shown: Failure) ->
     bars = [_bar(call, layout, "context") for call in context]
     bars += [_bar(call, layout, "blocked" if call == shown.blocked else "") for call in window]
     names = {layout.y(process): process for process in layout.rows}
-    words = [label_at(4, y + 13, f"p {short(process, 6)}", "start") for y, process in names.items()]
+    # At both ends: what is wider than the screen is seen at its end first.
+    words = [
+        label_at(x, y + 13, f"p {short(process, 6)}", anchor)
+        for x, anchor in ((4, "start"), (width + NAME, "end"))
+        for y, process in names.items()
+    ]
     paths = [_path(steps, layout, colour) for colour, steps in enumerate(_longest(shown))]
-    view = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    wide = width + NAME + 4
+    view = {"viewBox": f"0 0 {wide:g} {height:g}", "width": f"{wide:g}", "height": f"{height:g}"}
     told = "calls of the part that is not linearizable, and its longest linearizations"
     drawing = tag("svg", {**view, "role": "img", "aria-label": told}, join(words), join(bars), join(paths))
-    return tag("div", {"class": "plot long"}, drawing)
+    return tag("div", {"class": "plot long end"}, drawing)
 
 
 def _bar(call: Call, layout: _Layout, kind: str) -> Markup:
@@ -128,7 +137,7 @@ def _bar(call: Call, layout: _Layout, kind: str) -> Markup:
     left, width = layout.x(start), layout.event_width * (end - start) - 4
     kinds = f"call f-{call.outcome} {kind}" + ("" if call.ok else " open")
     place = {"x": left, "y": layout.y(call.process), "width": round(width, 1), "height": BAR, "rx": 3}
-    words = short(label(call), max(3, int(width / 6.6)))
+    words = short(label(call), max(3, int(width / 7.2)))
     return tag(
         "g",
         None,
@@ -170,7 +179,7 @@ def _in_words(place: int, steps: Sequence[Step], shown: Failure) -> Markup:
     return tag(
         "details",
         None,
-        tag("summary", None, _swatch(place), f"Linearization {place}: {len(steps)} calls"),
+        tag("summary", None, _swatch(place), f"Linearization {place}: {counted(len(steps), 'call')}"),
         listing,
         end,
     )

@@ -40,6 +40,11 @@ def text(value: object) -> str:
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def short(value: object, chars_max: int = 40) -> str:
     """A value as people read it, cut to so many characters."""
     if isinstance(value, tuple):

@@ -12,7 +12,7 @@ from kv_jepsen.checkers import CheckResult, Finding
 from kv_jepsen.report import plots
 from kv_jepsen.report.cycles import cycles
 from kv_jepsen.report.linear import failure
-from kv_jepsen.report.markup import Markup, badge, join, short, table, tag, text
+from kv_jepsen.report.markup import Markup, badge, counted, join, short, table, tag, text
 from kv_jepsen.report.run import JUDGED, Run
 from kv_jepsen.report.template import page
 from kv_jepsen.report.timeline import part_to_draw, timeline
@@ -25,6 +25,9 @@ FINDINGS_MAX: Final = 20
 KEYS_MAX: Final = 5
 """Keys that are not linearizable and are drawn."""
 
+COUNTS_MAX: Final = 8
+"""Figures of one checker that are shown also if they are 0."""
+
 FAULTS_MAX: Final = 500
 """Faults listed."""
 
@@ -33,7 +36,7 @@ def report(run: Run) -> str:
     """The page."""
     return page(
         f"{run.name}: {'valid' if run.valid is True else 'invalid' if run.valid is False else 'unknown'}",
-        tag("p", {"class": "small"}, tag("a", {"href": "../index.html"}, "all runs")),
+        tag("p", {"class": "small"}, tag("a", {"href": run.above[0]}, run.above[1])),
         tag("h1", None, badge(run.valid), " ", run.name),
         _facts(run),
         _verdicts(run),
@@ -59,9 +62,9 @@ def _verdicts(run: Run) -> Markup:
             ("linearizable", badge(JUDGED[run.linearizable.judgement]), _linearizable_words(run.linearizable))
         )
     if run.elle is not None:
-        counted = ", ".join(f"{name} {count}" for name, count in run.elle.counts().items())
+        found = ", ".join(f"{name} {count}" for name, count in run.elle.counts().items())
         rows.append(
-            (run.elle.model, badge(run.elle.valid), counted or f"{run.elle.txns} transactions, no anomaly")
+            (run.elle.model, badge(run.elle.valid), found or f"{run.elle.txns} transactions, no anomaly")
         )
     rows += [(check.checker, badge(check.valid), _counts(check)) for check in run.checks]
     if not rows:
@@ -73,12 +76,14 @@ def _linearizable_words(verdict: Verdict) -> str:
     calls = sum(key.calls for key in verdict.keys)
     reasons = sorted({key.reason for key in verdict.keys if key.reason})
     bad = f", not linearizable: {len(verdict.failures)}" if verdict.failures else ""
-    return f"{verdict.model}: {calls} calls of {len(verdict.keys)} keys{bad}{''.join(f'; {r}' for r in reasons[:3])}"
+    return f"{verdict.model}: {counted(calls, 'call')} of {counted(len(verdict.keys), 'key')}{bad}{''.join(f'; {r}' for r in reasons[:3])}"
 
 
 def _counts(check: CheckResult) -> str:
-    counted = ", ".join(f"{name.replace('_', ' ')} {text(value)}" for name, value in check.counts.items())
-    return f"{check.reason}; {counted}" if check.reason else counted
+    # Of many figures those that are nothing say nothing.
+    told = {name: n for name, n in check.counts.items() if n or len(check.counts) <= COUNTS_MAX}
+    figures = ", ".join(f"{name.replace('_', ' ')} {text(value)}" for name, value in told.items())
+    return f"{check.reason}; {figures}" if check.reason else figures
 
 
 def _violations(run: Run) -> Iterator[Markup]:

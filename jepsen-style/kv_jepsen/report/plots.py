@@ -152,7 +152,7 @@ def _legend(entries: Iterable[tuple[str, str]]) -> Markup:
 
 def staleness_bars(histograms: Mapping[str, Histogram]) -> Markup:
     """One row of bars for each read level: reads by how old what they returned was; heights are logarithms of counts."""
-    row, left, slot = 110.0, 60.0, 38.0
+    row, left, slot = 110.0, 100.0, 38.0
     width, height = left + slot * (len(BUCKETS_MS) + 1) + 12, row * len(histograms) + 34
     parts: list[Markup] = []
     for place, (level, counts) in enumerate(histograms.items()):
@@ -164,10 +164,12 @@ def staleness_bars(histograms: Mapping[str, Histogram]) -> Markup:
     parts.append(label_at(width - 12, height - 4, "staleness up to so many ms", "end"))
     view = {
         "viewBox": f"0 0 {width:g} {height:g}",
+        "width": f"{width:g}",
+        "height": f"{height:g}",
         "role": "img",
         "aria-label": "staleness of reads by level",
     }
-    return tag("div", {"class": "plot"}, tag("svg", view, join(parts)))
+    return tag("div", {"class": "plot long"}, tag("svg", view, join(parts)))
 
 
 def _bars(level: str, counts: Histogram, *, top: float, row: float, left: float, slot: float) -> list[Markup]:

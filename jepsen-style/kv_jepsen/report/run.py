@@ -39,6 +39,7 @@ class Run:
         staleness: histograms by read level.
         schedule: the schedule file's text.
         logs: node to the path of its log, relative to the report.
+        above: the page that the report leads back to, and what it is called; relative to the report.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Run:
     staleness: Mapping[str, Histogram] = field(default_factory=dict)
     schedule: str = ""
     logs: Mapping[str, str] = field(default_factory=dict)
+    above: tuple[str, str] = ("../index.html", "all runs")
 
     @property
     def valid(self) -> Valid:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from kv_jepsen.checkers.evidence import is_read
 from kv_jepsen.history import Call, Outcome, Process
 from kv_jepsen.report.axes import label_at
 from kv_jepsen.report.markup import Markup, join, short, tag
@@ -122,7 +123,12 @@ def _bar(call: Call, left: float, width: float, lane: int, *, suspect: bool) -> 
 
 def label(call: Call) -> str:
     """The call in a few words: function, argument, result."""
+    if call.f == "cas" and isinstance(call.input, tuple) and len(call.input) == 2:
+        expected, new = map(short, call.input)
+        return f"cas {expected}→{new}{' refused' if call.output is False else ''}"
     asked = "" if call.input is None else f" {short(call.input)}"
+    if call.ok and is_read(call):
+        return f"{call.f}{asked} → {short(call.output)}"
     answered = "" if call.output is None or call.output == call.input else f" → {short(call.output)}"
     return f"{call.f}{asked}{answered}"
 

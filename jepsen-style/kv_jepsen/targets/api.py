@@ -11,13 +11,17 @@ When in doubt it is `Unknown`: that costs the checker time, a wrong `Refused` co
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from kv_jepsen.checkers.replicas import ReplicaState
 from kv_jepsen.history import Value
 from kv_jepsen.unsupported import Unsupported
+
+HOST_KINDS: Final = ("power", "slow_sync", "fail_sync", "fill", "free", "flip", "clock_rate", "clock_jump")
+"""Faults of a node's disk and clock, as in the schedule language; `power` is a crash with power=yes."""
 
 
 class Refused(Exception):
@@ -149,6 +153,22 @@ class Target(ABC):
     @abstractmethod
     def client(self, process: int) -> Client:
         """Make a client for a process of the harness; several processes should prefer several nodes."""
+
+    def refuses(self, kinds: Collection[str]) -> list[str]:
+        """Told before the start which faults of hosts (`HOST_KINDS`) will come; what it cannot do, one sentence each."""
+        return [f"{kind} cannot be done to the nodes of {type(self).__name__}" for kind in kinds]
+
+    def afflict(self, node: str, kind: str, value: float = 0.0) -> None:
+        """Do one of the faults that it did not refuse; `value` is the seconds or the rate, if the kind has one."""
+        raise Unsupported(f"{type(self).__name__} cannot do {kind} {value} to {node}")
+
+    def relieve(self) -> None:
+        """End every disk fault and every wrong rate; what is damaged stays so, and clocks stay where they jumped to."""
+        return
+
+    async def contents(self) -> list[ReplicaState]:
+        """One look at each replica of each node that runs, for its content; none if the system does not tell."""
+        return []
 
     def ended(self) -> list[str]:
         """Nodes that ended and were not killed, one sentence each; complete after `stop`."""

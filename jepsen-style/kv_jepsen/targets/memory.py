@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kv_jepsen.cuts.api import Cuts
 from kv_jepsen.targets.api import Answer, Client, Target
@@ -56,7 +56,7 @@ class MemoryTarget(Target):
     def __init__(self, nodes: Sequence[str] = ("n1", "n2", "n3"), leader: str | None = None) -> None:
         self.nodes = nodes
         self.held: dict[str, tuple[str, int]] = {}
-        self.done: list[tuple[str, ...]] = []
+        self.done: list[tuple[object, ...]] = []
         self.led = leader
 
     async def start(self, *nodes: str) -> None:
@@ -87,6 +87,19 @@ class MemoryTarget(Target):
         """See `Target`."""
         del process
         return MemoryClient(self.held)
+
+    def refuses(self, kinds: Collection[str]) -> list[str]:
+        """See `Target`."""
+        del kinds
+        return []
+
+    def afflict(self, node: str, kind: str, value: float = 0.0) -> None:
+        """See `Target`."""
+        self.done.append(("afflict", node, kind, value))
+
+    def relieve(self) -> None:
+        """See `Target`."""
+        self.done.append(("relieve",))
 
     async def leader(self, partition: int) -> str | None:
         """See `Target`."""
@@ -119,8 +132,9 @@ class NotedCuts(Cuts):
         del node
         return []
 
-    async def exposed(self, node: str, port: int) -> str:
+    async def exposed(self, node: str, port: int, role: str = "") -> str:
         """See `Cuts`."""
+        del role
         return f"{node}:{port}"
 
     def cut(self, source: str, end: str) -> None:
@@ -145,4 +159,4 @@ class NotedCuts(Cuts):
 
     def offers(self, kind: str) -> bool:
         """See `Cuts`."""
-        return kind in {"cut", "partition", "heal", "slow", "reset", "weather", "calm"}
+        return kind in {"cut", "partition", "heal", "slow", "reset", "weather", "long_delay", "calm"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from kv_jepsen.cuts.api import Cuts
 from kv_jepsen.records import Records
@@ -34,14 +34,22 @@ def by_name(
     Raises:
         Unsupported: no such target, or a package that it needs is missing.
     """
+    target = class_of(name)(nodes, places, cuts, records, options)
+    if not isinstance(target, Target):
+        raise Unsupported(f"{name} is no Target: derive it from kv_jepsen.targets.Target")
+    return target
+
+
+def class_of(name: str) -> Any:  # noqa: ANN401 - whatever a user's module has there; `by_name` checks what it makes
+    """Load the class of a target.
+
+    Raises:
+        Unsupported: as of `by_name`.
+    """
     module, colon, cls = TARGETS.get(name, name).partition(":")
     if not colon:
         raise Unsupported(f"there is no target {name!r}: give {', '.join(TARGETS)}, or module:Class of yours")
     try:
-        found = getattr(import_module(module), cls)
+        return getattr(import_module(module), cls)
     except (ImportError, AttributeError) as error:
         raise Unsupported(f"the target {name} cannot be loaded: {error}") from error
-    target = found(nodes, places, cuts, records, options)
-    if not isinstance(target, Target):
-        raise Unsupported(f"{name} is no Target: derive it from kv_jepsen.targets.Target")
-    return target

@@ -32,12 +32,17 @@ class ProcessTarget(Target):
     def command(self, node: str) -> list[str]:
         """The command line of a node."""
 
+    def variables(self, node: str) -> dict[str, str]:
+        """The environment of a node."""
+        del node
+        return environment(self.own_variables)
+
     async def start(self, *nodes: str) -> None:
         """See `Target`."""
         for node in nodes or self.nodes:
             whole = [*self.cuts.prefix(node), *self.command(node)]
             log = self.places.logs / f"{node}.log"
-            self.processes.start(node, whole, log, environment(self.own_variables))
+            self.processes.start(node, whole, log, self.variables(node))
 
     async def stop(self) -> None:
         """See `Target`."""

@@ -12,7 +12,7 @@ import pytest
 
 from kv_jepsen.cuts import proxy as module
 from kv_jepsen.cuts import sockets
-from kv_jepsen.cuts.links import CLIENTS
+from kv_jepsen.cuts.links import CLIENTS, ROUTER, Links
 from kv_jepsen.cuts.proxy import ProxyCuts
 
 pytestmark = pytest.mark.skipif(not sockets.offered(), reason="proxy cuts need Linux")
@@ -96,6 +96,39 @@ async def test_a_cut_holds_and_the_heal_delivers(
         assert not heard.done()
         cuts[0].heal()
         assert await heard == "two"
+
+
+@pytest.mark.parametrize("way", [("router:a", "b"), ("b", "router:a")])
+async def test_a_router_is_cut_by_itself(
+    cuts: tuple[ProxyCuts, int],
+    dialler: asyncio.subprocess.Process,
+    way: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cut of a node's router leaves its other connections, and holds those to a port that is exposed for requests."""
+    asked: list[list[tuple[str, str]]] = []
+    passable = module._passable
+
+    async def noted(links: Links, one: list[tuple[str, str]]) -> None:
+        asked.append(list(one))
+        await passable(links, one)
+
+    monkeypatch.setattr(module, "_passable", noted)
+    cuts[0].cut(*way)
+    _say(dialler, "not for a router")
+    assert await _hear(dialler) == "not for a router"
+    assert [("a", "b")] in asked
+    there, back = cuts[0]._ways("a", "b", ROUTER)
+    assert [list(one) for one in (there, back)] == [
+        [("a", "b"), ("router:a", "b")],
+        [("b", "a"), ("b", "router:a")],
+    ]
+    blocked = asyncio.create_task(module._passable(cuts[0]._links, there if way[1] == "b" else back))
+    await asyncio.sleep(0)
+    assert not blocked.done()
+    cuts[0].heal()
+    await blocked
+    assert [list(one) for one in cuts[0]._ways(CLIENTS, "b", ROUTER)] == [[(CLIENTS, "b")], [("b", CLIENTS)]]
 
 
 async def test_a_cut_that_lasts_resets(

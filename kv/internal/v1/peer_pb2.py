@@ -26,7 +26,7 @@ from kv.internal.v1 import raft_pb2 as kv_dot_internal_dot_v1_dot_raft__pb2
 from kv.v1 import kv_pb2 as kv_dot_v1_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kv/internal/v1/peer.proto\x12\x0ekv.internal.v1\x1a\x19kv/internal/v1/raft.proto\x1a\x0ekv/v1/kv.proto\"N\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\"b\n\x0bRaftRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12-\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.kv.internal.v1.RaftMessage\"c\n\x0cRaftResponse\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12-\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.kv.internal.v1.RaftMessage\"b\n\x0b\x42ulkRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12-\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.kv.internal.v1.RaftMessage\"c\n\x0c\x42ulkResponse\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12-\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.kv.internal.v1.RaftMessage\"e\n\x0e\x46orwardedBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\x0c\"W\n\x0e\x46orwardedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x05\x62\x61tch\x18\x02 \x01(\x0cH\x00\x12\x1d\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0c.kv.v1.ErrorH\x00\x42\t\n\x07outcome\"g\n\x0e\x46orwardRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12/\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x1e.kv.internal.v1.ForwardedBatch\"h\n\x0f\x46orwardResponse\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12/\n\x07replies\x18\x02 \x03(\x0b\x32\x1e.kv.internal.v1.ForwardedReply2\xeb\x01\n\x0bPeerService\x12\x45\n\x04Raft\x12\x1b.kv.internal.v1.RaftRequest\x1a\x1c.kv.internal.v1.RaftResponse(\x01\x30\x01\x12\x45\n\x04\x42ulk\x12\x1b.kv.internal.v1.BulkRequest\x1a\x1c.kv.internal.v1.BulkResponse(\x01\x30\x01\x12N\n\x07\x46orward\x12\x1e.kv.internal.v1.ForwardRequest\x1a\x1f.kv.internal.v1.ForwardResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kv/internal/v1/peer.proto\x12\x0ekv.internal.v1\x1a\x19kv/internal/v1/raft.proto\x1a\x0ekv/v1/kv.proto\"N\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\"\x7f\n\tRaftFrame\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12-\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.kv.internal.v1.RaftMessage\x12\x0c\n\x04\x62ulk\x18\x03 \x01(\x08\x12\x0f\n\x07refusal\x18\x04 \x01(\t\"e\n\x0e\x46orwardedBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x11\n\tmap_epoch\x18\x03 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\x0c\"W\n\x0e\x46orwardedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x05\x62\x61tch\x18\x02 \x01(\x0cH\x00\x12\x1d\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0c.kv.v1.ErrorH\x00\x42\t\n\x07outcome\"g\n\x0e\x46orwardRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12/\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x1e.kv.internal.v1.ForwardedBatch\"h\n\x0f\x46orwardResponse\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.kv.internal.v1.Hello\x12/\n\x07replies\x18\x02 \x03(\x0b\x32\x1e.kv.internal.v1.ForwardedReply2]\n\x0bPeerService\x12N\n\x07\x46orward\x12\x1e.kv.internal.v1.ForwardRequest\x1a\x1f.kv.internal.v1.ForwardResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO']._serialized_start=88
   _globals['_HELLO']._serialized_end=166
-  _globals['_RAFTREQUEST']._serialized_start=168
-  _globals['_RAFTREQUEST']._serialized_end=266
-  _globals['_RAFTRESPONSE']._serialized_start=268
-  _globals['_RAFTRESPONSE']._serialized_end=367
-  _globals['_BULKREQUEST']._serialized_start=369
-  _globals['_BULKREQUEST']._serialized_end=467
-  _globals['_BULKRESPONSE']._serialized_start=469
-  _globals['_BULKRESPONSE']._serialized_end=568
-  _globals['_FORWARDEDBATCH']._serialized_start=570
-  _globals['_FORWARDEDBATCH']._serialized_end=671
-  _globals['_FORWARDEDREPLY']._serialized_start=673
-  _globals['_FORWARDEDREPLY']._serialized_end=760
-  _globals['_FORWARDREQUEST']._serialized_start=762
-  _globals['_FORWARDREQUEST']._serialized_end=865
-  _globals['_FORWARDRESPONSE']._serialized_start=867
-  _globals['_FORWARDRESPONSE']._serialized_end=971
-  _globals['_PEERSERVICE']._serialized_start=974
-  _globals['_PEERSERVICE']._serialized_end=1209
+  _globals['_RAFTFRAME']._serialized_start=168
+  _globals['_RAFTFRAME']._serialized_end=295
+  _globals['_FORWARDEDBATCH']._serialized_start=297
+  _globals['_FORWARDEDBATCH']._serialized_end=398
+  _globals['_FORWARDEDREPLY']._serialized_start=400
+  _globals['_FORWARDEDREPLY']._serialized_end=487
+  _globals['_FORWARDREQUEST']._serialized_start=489
+  _globals['_FORWARDREQUEST']._serialized_end=592
+  _globals['_FORWARDRESPONSE']._serialized_start=594
+  _globals['_FORWARDRESPONSE']._serialized_end=698
+  _globals['_PEERSERVICE']._serialized_start=700
+  _globals['_PEERSERVICE']._serialized_end=793
 # @@protoc_insertion_point(module_scope)

@@ -52,11 +52,21 @@ class Hello(_message.Message):
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
-class RaftRequest(_message.Message):
+class RaftFrame(_message.Message):
+    """RaftFrame is what travels over the TCP connections of a node pair, dialled by the node with the smaller id:
+    first a hello each way (or a refusal), then messages of all groups. See kv/raft/frames.py.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    BULK_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    bulk: _builtins.bool
+    """Of the dialling end's hello: the connection is for snapshot chunks, apart from what must be quick."""
+    refusal: _builtins.str
+    """In place of the accepting end's hello: why it takes no part in this connection."""
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -66,86 +76,16 @@ class RaftRequest(_message.Message):
         *,
         hello: Global___Hello | None = ...,
         messages: _abc.Iterable[_raft_pb2.RaftMessage] | None = ...,
+        bulk: _builtins.bool = ...,
+        refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "hello", b"hello", "messages", b"messages", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RaftRequest: _TypeAlias = RaftRequest  # noqa: Y015
-
-@_typing.final
-class RaftResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HELLO_FIELD_NUMBER: _builtins.int
-    MESSAGES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def hello(self) -> Global___Hello: ...
-    @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_raft_pb2.RaftMessage]: ...
-    def __init__(
-        self,
-        *,
-        hello: Global___Hello | None = ...,
-        messages: _abc.Iterable[_raft_pb2.RaftMessage] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "messages", b"messages"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RaftResponse: _TypeAlias = RaftResponse  # noqa: Y015
-
-@_typing.final
-class BulkRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HELLO_FIELD_NUMBER: _builtins.int
-    MESSAGES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def hello(self) -> Global___Hello: ...
-    @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_raft_pb2.RaftMessage]: ...
-    def __init__(
-        self,
-        *,
-        hello: Global___Hello | None = ...,
-        messages: _abc.Iterable[_raft_pb2.RaftMessage] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "messages", b"messages"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BulkRequest: _TypeAlias = BulkRequest  # noqa: Y015
-
-@_typing.final
-class BulkResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HELLO_FIELD_NUMBER: _builtins.int
-    MESSAGES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def hello(self) -> Global___Hello: ...
-    @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_raft_pb2.RaftMessage]: ...
-    def __init__(
-        self,
-        *,
-        hello: Global___Hello | None = ...,
-        messages: _abc.Iterable[_raft_pb2.RaftMessage] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "messages", b"messages"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BulkResponse: _TypeAlias = BulkResponse  # noqa: Y015
+Global___RaftFrame: _TypeAlias = RaftFrame  # noqa: Y015
 
 @_typing.final
 class ForwardedBatch(_message.Message):

@@ -26,8 +26,7 @@ if _version_not_supported:
 
 
 class PeerServiceStub(object):
-    """PeerService connects nodes of one cluster. The node with the smaller id dials
-    Raft and Bulk; each node dials Forward for the requests that it forwards.
+    """PeerService connects nodes of one cluster: each node dials Forward for the requests that it forwards.
     """
 
     def __init__(self, channel):
@@ -36,16 +35,6 @@ class PeerServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.Raft = channel.stream_stream(
-                '/kv.internal.v1.PeerService/Raft',
-                request_serializer=kv_dot_internal_dot_v1_dot_peer__pb2.RaftRequest.SerializeToString,
-                response_deserializer=kv_dot_internal_dot_v1_dot_peer__pb2.RaftResponse.FromString,
-                _registered_method=True)
-        self.Bulk = channel.stream_stream(
-                '/kv.internal.v1.PeerService/Bulk',
-                request_serializer=kv_dot_internal_dot_v1_dot_peer__pb2.BulkRequest.SerializeToString,
-                response_deserializer=kv_dot_internal_dot_v1_dot_peer__pb2.BulkResponse.FromString,
-                _registered_method=True)
         self.Forward = channel.stream_stream(
                 '/kv.internal.v1.PeerService/Forward',
                 request_serializer=kv_dot_internal_dot_v1_dot_peer__pb2.ForwardRequest.SerializeToString,
@@ -54,23 +43,8 @@ class PeerServiceStub(object):
 
 
 class PeerServiceServicer(object):
-    """PeerService connects nodes of one cluster. The node with the smaller id dials
-    Raft and Bulk; each node dials Forward for the requests that it forwards.
+    """PeerService connects nodes of one cluster: each node dials Forward for the requests that it forwards.
     """
-
-    def Raft(self, request_iterator, context):
-        """Raft carries the messages of all groups of a node pair, both ways.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Bulk(self, request_iterator, context):
-        """Bulk carries snapshot chunks, both ways, apart from what must be quick.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def Forward(self, request_iterator, context):
         """Forward carries client requests to the leaders on another node.
@@ -82,16 +56,6 @@ class PeerServiceServicer(object):
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Raft': grpc.stream_stream_rpc_method_handler(
-                    servicer.Raft,
-                    request_deserializer=kv_dot_internal_dot_v1_dot_peer__pb2.RaftRequest.FromString,
-                    response_serializer=kv_dot_internal_dot_v1_dot_peer__pb2.RaftResponse.SerializeToString,
-            ),
-            'Bulk': grpc.stream_stream_rpc_method_handler(
-                    servicer.Bulk,
-                    request_deserializer=kv_dot_internal_dot_v1_dot_peer__pb2.BulkRequest.FromString,
-                    response_serializer=kv_dot_internal_dot_v1_dot_peer__pb2.BulkResponse.SerializeToString,
-            ),
             'Forward': grpc.stream_stream_rpc_method_handler(
                     servicer.Forward,
                     request_deserializer=kv_dot_internal_dot_v1_dot_peer__pb2.ForwardRequest.FromString,
@@ -106,63 +70,8 @@ def add_PeerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PeerService(object):
-    """PeerService connects nodes of one cluster. The node with the smaller id dials
-    Raft and Bulk; each node dials Forward for the requests that it forwards.
+    """PeerService connects nodes of one cluster: each node dials Forward for the requests that it forwards.
     """
-
-    @staticmethod
-    def Raft(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/kv.internal.v1.PeerService/Raft',
-            kv_dot_internal_dot_v1_dot_peer__pb2.RaftRequest.SerializeToString,
-            kv_dot_internal_dot_v1_dot_peer__pb2.RaftResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Bulk(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/kv.internal.v1.PeerService/Bulk',
-            kv_dot_internal_dot_v1_dot_peer__pb2.BulkRequest.SerializeToString,
-            kv_dot_internal_dot_v1_dot_peer__pb2.BulkResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def Forward(request_iterator,

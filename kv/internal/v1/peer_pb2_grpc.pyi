@@ -27,55 +27,25 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PeerServiceStub:
-    """PeerService connects nodes of one cluster. The node with the smaller id dials
-    Raft and Bulk; each node dials Forward for the requests that it forwards.
-    """
+    """PeerService connects nodes of one cluster: each node dials Forward for the requests that it forwards."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
-    Raft: _grpc.StreamStreamMultiCallable[_peer_pb2.RaftRequest, _peer_pb2.RaftResponse]
-    """Raft carries the messages of all groups of a node pair, both ways."""
-    Bulk: _grpc.StreamStreamMultiCallable[_peer_pb2.BulkRequest, _peer_pb2.BulkResponse]
-    """Bulk carries snapshot chunks, both ways, apart from what must be quick."""
     Forward: _grpc.StreamStreamMultiCallable[_peer_pb2.ForwardRequest, _peer_pb2.ForwardResponse]
     """Forward carries client requests to the leaders on another node."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
-    """PeerService connects nodes of one cluster. The node with the smaller id dials
-    Raft and Bulk; each node dials Forward for the requests that it forwards.
-    """
+    """PeerService connects nodes of one cluster: each node dials Forward for the requests that it forwards."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Raft: _aio.StreamStreamMultiCallable[_peer_pb2.RaftRequest, _peer_pb2.RaftResponse]  # type: ignore[assignment]
-    """Raft carries the messages of all groups of a node pair, both ways."""
-    Bulk: _aio.StreamStreamMultiCallable[_peer_pb2.BulkRequest, _peer_pb2.BulkResponse]  # type: ignore[assignment]
-    """Bulk carries snapshot chunks, both ways, apart from what must be quick."""
     Forward: _aio.StreamStreamMultiCallable[_peer_pb2.ForwardRequest, _peer_pb2.ForwardResponse]  # type: ignore[assignment]
     """Forward carries client requests to the leaders on another node."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """PeerService connects nodes of one cluster. The node with the smaller id dials
-    Raft and Bulk; each node dials Forward for the requests that it forwards.
-    """
-
-    @_abc_1.abstractmethod
-    def Raft(
-        self,
-        request_iterator: _MaybeAsyncIterator[_peer_pb2.RaftRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_peer_pb2.RaftResponse], _abc.AsyncIterator[_peer_pb2.RaftResponse]]:
-        """Raft carries the messages of all groups of a node pair, both ways."""
-
-    @_abc_1.abstractmethod
-    def Bulk(
-        self,
-        request_iterator: _MaybeAsyncIterator[_peer_pb2.BulkRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_peer_pb2.BulkResponse], _abc.AsyncIterator[_peer_pb2.BulkResponse]]:
-        """Bulk carries snapshot chunks, both ways, apart from what must be quick."""
+    """PeerService connects nodes of one cluster: each node dials Forward for the requests that it forwards."""
 
     @_abc_1.abstractmethod
     def Forward(

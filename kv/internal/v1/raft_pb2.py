@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kv/internal/v1/raft.proto\x12\x0ekv.internal.v1\"\xe6\x05\n\x0bRaftMessage\x12\r\n\x05group\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12(\n\x06\x61ppend\x18\x05 \x01(\x0b\x32\x16.kv.internal.v1.AppendH\x00\x12\x33\n\x0c\x61ppend_reply\x18\x06 \x01(\x0b\x32\x1b.kv.internal.v1.AppendReplyH\x00\x12$\n\x04vote\x18\x07 \x01(\x0b\x32\x14.kv.internal.v1.VoteH\x00\x12/\n\nvote_reply\x18\x08 \x01(\x0b\x32\x19.kv.internal.v1.VoteReplyH\x00\x12+\n\x08pre_vote\x18\t \x01(\x0b\x32\x17.kv.internal.v1.PreVoteH\x00\x12\x36\n\x0epre_vote_reply\x18\n \x01(\x0b\x32\x1c.kv.internal.v1.PreVoteReplyH\x00\x12&\n\x05probe\x18\x0b \x01(\x0b\x32\x15.kv.internal.v1.ProbeH\x00\x12\x31\n\x0bprobe_reply\x18\x0c \x01(\x0b\x32\x1a.kv.internal.v1.ProbeReplyH\x00\x12/\n\nstale_term\x18\r \x01(\x0b\x32\x19.kv.internal.v1.StaleTermH\x00\x12\x37\n\x0esnapshot_chunk\x18\x0e \x01(\x0b\x32\x1d.kv.internal.v1.SnapshotChunkH\x00\x12\x37\n\x0esnapshot_reply\x18\x0f \x01(\x0b\x32\x1d.kv.internal.v1.SnapshotReplyH\x00\x12>\n\x12read_index_request\x18\x10 \x01(\x0b\x32 .kv.internal.v1.ReadIndexRequestH\x00\x12:\n\x10read_index_reply\x18\x11 \x01(\x0b\x32\x1e.kv.internal.v1.ReadIndexReplyH\x00\x42\x06\n\x04\x62ody\"#\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"m\n\x06\x41ppend\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.kv.internal.v1.Entry\"2\n\x0b\x41ppendReply\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\"?\n\x04Vote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"\x0b\n\tVoteReply\"0\n\x07PreVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\"\x1f\n\x0cPreVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\"\x19\n\x05Probe\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x1e\n\nProbeReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"$\n\x10ReadIndexRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"D\n\x0eReadIndexReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\"\x0b\n\tStaleTerm\"\x8c\x01\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x12\n\nindex_term\x18\x02 \x01(\x04\x12\x15\n\rprevious_term\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\"3\n\rSnapshotReply\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kv/internal/v1/raft.proto\x12\x0ekv.internal.v1\"\xbd\x06\n\x0bRaftMessage\x12\r\n\x05group\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12(\n\x06\x61ppend\x18\x05 \x01(\x0b\x32\x16.kv.internal.v1.AppendH\x00\x12\x33\n\x0c\x61ppend_reply\x18\x06 \x01(\x0b\x32\x1b.kv.internal.v1.AppendReplyH\x00\x12$\n\x04vote\x18\x07 \x01(\x0b\x32\x14.kv.internal.v1.VoteH\x00\x12/\n\nvote_reply\x18\x08 \x01(\x0b\x32\x19.kv.internal.v1.VoteReplyH\x00\x12+\n\x08pre_vote\x18\t \x01(\x0b\x32\x17.kv.internal.v1.PreVoteH\x00\x12\x36\n\x0epre_vote_reply\x18\n \x01(\x0b\x32\x1c.kv.internal.v1.PreVoteReplyH\x00\x12&\n\x05probe\x18\x0b \x01(\x0b\x32\x15.kv.internal.v1.ProbeH\x00\x12\x31\n\x0bprobe_reply\x18\x0c \x01(\x0b\x32\x1a.kv.internal.v1.ProbeReplyH\x00\x12/\n\nstale_term\x18\r \x01(\x0b\x32\x19.kv.internal.v1.StaleTermH\x00\x12\x37\n\x0esnapshot_chunk\x18\x0e \x01(\x0b\x32\x1d.kv.internal.v1.SnapshotChunkH\x00\x12\x37\n\x0esnapshot_reply\x18\x0f \x01(\x0b\x32\x1d.kv.internal.v1.SnapshotReplyH\x00\x12>\n\x12read_index_request\x18\x10 \x01(\x0b\x32 .kv.internal.v1.ReadIndexRequestH\x00\x12:\n\x10read_index_reply\x18\x11 \x01(\x0b\x32\x1e.kv.internal.v1.ReadIndexReplyH\x00\x12$\n\x04\x62\x65\x61t\x18\x12 \x01(\x0b\x32\x14.kv.internal.v1.BeatH\x00\x12/\n\nbeat_reply\x18\x13 \x01(\x0b\x32\x19.kv.internal.v1.BeatReplyH\x00\x42\x06\n\x04\x62ody\"#\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"m\n\x06\x41ppend\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.kv.internal.v1.Entry\"2\n\x0b\x41ppendReply\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\"?\n\x04Vote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"\x0b\n\tVoteReply\"0\n\x07PreVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\"\x1f\n\x0cPreVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\"\x19\n\x05Probe\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x1e\n\nProbeReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"$\n\x10ReadIndexRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"D\n\x0eReadIndexReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\tconfirmed\x18\x03 \x01(\x08\"\x0b\n\tStaleTerm\"\x8c\x01\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x12\n\nindex_term\x18\x02 \x01(\x04\x12\x15\n\rprevious_term\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\"3\n\rSnapshotReply\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\"X\n\x04\x42\x65\x61t\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\r\n\x05lines\x18\x04 \x03(\x04\x12\r\n\x05heard\x18\x05 \x01(\x04\"N\n\tBeatReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61greed\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x03(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,33 +32,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kv.internal.v1.raft_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RAFTMESSAGE']._serialized_start=46
-  _globals['_RAFTMESSAGE']._serialized_end=788
-  _globals['_ENTRY']._serialized_start=790
-  _globals['_ENTRY']._serialized_end=825
-  _globals['_APPEND']._serialized_start=827
-  _globals['_APPEND']._serialized_end=936
-  _globals['_APPENDREPLY']._serialized_start=938
-  _globals['_APPENDREPLY']._serialized_end=988
-  _globals['_VOTE']._serialized_start=990
-  _globals['_VOTE']._serialized_end=1053
-  _globals['_VOTEREPLY']._serialized_start=1055
-  _globals['_VOTEREPLY']._serialized_end=1066
-  _globals['_PREVOTE']._serialized_start=1068
-  _globals['_PREVOTE']._serialized_end=1116
-  _globals['_PREVOTEREPLY']._serialized_start=1118
-  _globals['_PREVOTEREPLY']._serialized_end=1149
-  _globals['_PROBE']._serialized_start=1151
-  _globals['_PROBE']._serialized_end=1176
-  _globals['_PROBEREPLY']._serialized_start=1178
-  _globals['_PROBEREPLY']._serialized_end=1208
-  _globals['_READINDEXREQUEST']._serialized_start=1210
-  _globals['_READINDEXREQUEST']._serialized_end=1246
-  _globals['_READINDEXREPLY']._serialized_start=1248
-  _globals['_READINDEXREPLY']._serialized_end=1316
-  _globals['_STALETERM']._serialized_start=1318
-  _globals['_STALETERM']._serialized_end=1329
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1332
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1472
-  _globals['_SNAPSHOTREPLY']._serialized_start=1474
-  _globals['_SNAPSHOTREPLY']._serialized_end=1525
+  _globals['_RAFTMESSAGE']._serialized_end=875
+  _globals['_ENTRY']._serialized_start=877
+  _globals['_ENTRY']._serialized_end=912
+  _globals['_APPEND']._serialized_start=914
+  _globals['_APPEND']._serialized_end=1023
+  _globals['_APPENDREPLY']._serialized_start=1025
+  _globals['_APPENDREPLY']._serialized_end=1075
+  _globals['_VOTE']._serialized_start=1077
+  _globals['_VOTE']._serialized_end=1140
+  _globals['_VOTEREPLY']._serialized_start=1142
+  _globals['_VOTEREPLY']._serialized_end=1153
+  _globals['_PREVOTE']._serialized_start=1155
+  _globals['_PREVOTE']._serialized_end=1203
+  _globals['_PREVOTEREPLY']._serialized_start=1205
+  _globals['_PREVOTEREPLY']._serialized_end=1236
+  _globals['_PROBE']._serialized_start=1238
+  _globals['_PROBE']._serialized_end=1263
+  _globals['_PROBEREPLY']._serialized_start=1265
+  _globals['_PROBEREPLY']._serialized_end=1295
+  _globals['_READINDEXREQUEST']._serialized_start=1297
+  _globals['_READINDEXREQUEST']._serialized_end=1333
+  _globals['_READINDEXREPLY']._serialized_start=1335
+  _globals['_READINDEXREPLY']._serialized_end=1403
+  _globals['_STALETERM']._serialized_start=1405
+  _globals['_STALETERM']._serialized_end=1416
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1419
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1559
+  _globals['_SNAPSHOTREPLY']._serialized_start=1561
+  _globals['_SNAPSHOTREPLY']._serialized_end=1612
+  _globals['_BEAT']._serialized_start=1614
+  _globals['_BEAT']._serialized_end=1702
+  _globals['_BEATREPLY']._serialized_start=1704
+  _globals['_BEATREPLY']._serialized_end=1782
 # @@protoc_insertion_point(module_scope)

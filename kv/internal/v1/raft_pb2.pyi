@@ -41,6 +41,8 @@ class RaftMessage(_message.Message):
     SNAPSHOT_REPLY_FIELD_NUMBER: _builtins.int
     READ_INDEX_REQUEST_FIELD_NUMBER: _builtins.int
     READ_INDEX_REPLY_FIELD_NUMBER: _builtins.int
+    BEAT_FIELD_NUMBER: _builtins.int
+    BEAT_REPLY_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     epoch: _builtins.int
     sender: _builtins.str
@@ -71,6 +73,10 @@ class RaftMessage(_message.Message):
     def read_index_request(self) -> Global___ReadIndexRequest: ...
     @_builtins.property
     def read_index_reply(self) -> Global___ReadIndexReply: ...
+    @_builtins.property
+    def beat(self) -> Global___Beat: ...
+    @_builtins.property
+    def beat_reply(self) -> Global___BeatReply: ...
     def __init__(
         self,
         *,
@@ -91,12 +97,14 @@ class RaftMessage(_message.Message):
         snapshot_reply: Global___SnapshotReply | None = ...,
         read_index_request: Global___ReadIndexRequest | None = ...,
         read_index_reply: Global___ReadIndexReply | None = ...,
+        beat: Global___Beat | None = ...,
+        beat_reply: Global___BeatReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "read_index_reply", b"read_index_reply", "read_index_request", b"read_index_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "beat", b"beat", "beat_reply", b"beat_reply", "body", b"body", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "read_index_reply", b"read_index_reply", "read_index_request", b"read_index_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "epoch", b"epoch", "group", b"group", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "read_index_reply", b"read_index_reply", "read_index_request", b"read_index_request", "sender", b"sender", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "term", b"term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "beat", b"beat", "beat_reply", b"beat_reply", "body", b"body", "epoch", b"epoch", "group", b"group", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "probe", b"probe", "probe_reply", b"probe_reply", "read_index_reply", b"read_index_reply", "read_index_request", b"read_index_request", "sender", b"sender", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "stale_term", b"stale_term", "term", b"term", "vote", b"vote", "vote_reply", b"vote_reply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "vote", "vote_reply", "pre_vote", "pre_vote_reply", "probe", "probe_reply", "stale_term", "snapshot_chunk", "snapshot_reply", "read_index_request", "read_index_reply"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["append", "append_reply", "vote", "vote_reply", "pre_vote", "pre_vote_reply", "probe", "probe_reply", "stale_term", "snapshot_chunk", "snapshot_reply", "read_index_request", "read_index_reply", "beat", "beat_reply"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -434,3 +442,78 @@ class SnapshotReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotReply: _TypeAlias = SnapshotReply  # noqa: Y015
+
+@_typing.final
+class Beat(_message.Message):
+    """Beat stands for one heartbeat to each group that rests under the sender and has the receiver as a member. It
+    is of no group: the envelope's group is 4294967295, its epoch and term are 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Begins at random in each process, and grows."""
+    digest: _builtins.bytes
+    """Of the lines of those groups."""
+    complete: _builtins.bool
+    """The lines are given, all of them: the receiver may hold others."""
+    heard: _builtins.int
+    """The newest beat whose answer the sender has had from the receiver; 0: none."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Four numbers a line: group, epoch, term, last index of the log."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        complete: _builtins.bool = ...,
+        lines: _abc.Iterable[_builtins.int] | None = ...,
+        heard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "digest", b"digest", "heard", b"heard", "lines", b"lines", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Beat: _TypeAlias = Beat  # noqa: Y015
+
+@_typing.final
+class BeatReply(_message.Message):
+    """BeatReply stands for an acknowledgement of each of those groups, but the refused ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    digest: _builtins.bytes
+    """That of the beat."""
+    agreed: _builtins.bool
+    """The receiver holds the lines of the digest, but for the refused ones. Otherwise it must be told them."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        agreed: _builtins.bool = ...,
+        refused: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "digest", b"digest", "refused", b"refused", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeatReply: _TypeAlias = BeatReply  # noqa: Y015

@@ -75,7 +75,14 @@ class Guarded(Replica):
             cache_bytes_max=CONFIG.log_cache_bytes_max,
         )
         self._engine = Engine(
-            wal=wal, links=self, shell=self, config=CONFIG, metrics=self._metrics, fatal=self._died
+            me=_name(self.number),
+            wal=wal,
+            links=self,
+            shell=self,
+            config=CONFIG,
+            metrics=self._metrics,
+            rng=rng.random,
+            fatal=self._died,
         )
         journal = wal.journal(GROUP)
         if not journal.base:
@@ -157,7 +164,7 @@ class Guarded(Replica):
 
     def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:  # noqa: ARG002
         """See `Links`; one connection carries both kinds."""
-        raw = peer_pb2.RaftRequest(messages=messages).SerializeToString()
+        raw = peer_pb2.RaftFrame(messages=messages).SerializeToString()
         self.around.post.send(self.number, int(peer.removeprefix("n")), raw)
 
     # ------------------------------------------------------------ events
@@ -169,7 +176,7 @@ class Guarded(Replica):
     def receive(self, peer: int, message: object) -> None:
         """See `Replica`."""
         assert isinstance(message, bytes)
-        self._engine.deliver(_name(peer), peer_pb2.RaftRequest.FromString(message).messages)
+        self._engine.deliver(_name(peer), peer_pb2.RaftFrame.FromString(message).messages)
 
     def write(self, command: str, acknowledge: Acknowledge) -> None:
         """See `Replica`."""
