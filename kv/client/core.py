@@ -127,16 +127,27 @@ class Core:
         lane = route.lanes.get(partition)
         if lane is None:
             lane = self._lanes.lane(route, partition)
-        if lane.waiting_ops + call.count > self._limits.lane_waiting_ops_max and lane.waiting:
-            raise Overloaded(
-                f"{lane.waiting_ops} operations of this client wait for partition {partition} already",
-                metadata={"lane_waiting_ops_max": self._limits.lane_waiting_ops_max},
-            )
+        if lane.waiting:
+            self._check_room(lane, call)
         if lane.waiting_ops >= SHED_OPS_MIN:
             self._shed(lane, call)
         lane.add(call)
         if not lane.scheduled:
             self._schedule(lane)
+
+    def _check_room(self, lane: Lane, call: Call) -> None:
+        """Refuse a call for which the lane has no room."""
+        limits = self._limits
+        if lane.waiting_ops + call.count > limits.lane_waiting_ops_max:
+            raise Overloaded(
+                f"{lane.waiting_ops} operations of this client wait for partition {lane.partition} already",
+                metadata={"lane_waiting_ops_max": limits.lane_waiting_ops_max},
+            )
+        if lane.waiting_bytes + call.size > limits.lane_waiting_bytes_max:
+            raise Overloaded(
+                f"{lane.waiting_bytes} bytes of this client wait for partition {lane.partition} already",
+                metadata={"lane_waiting_bytes_max": limits.lane_waiting_bytes_max},
+            )
 
     def _shed(self, lane: Lane, call: Call) -> None:
         """Refuse a call that would spend its time waiting: at once, instead of when that time is up."""
@@ -206,11 +217,11 @@ class Core:
         if lane.on_wire == 0:
             return True
         limits = self._limits
-        return lane.on_wire < limits.lane_requests_max and lane.waiting_ops >= limits.pipeline_ops_min
+        return lane.on_wire < limits.lane_requests_max and lane.fills_request(limits)
 
     def _held_by(self, link: Link, lane: Lane, now: float) -> bool:
         """Return whether the lane has to wait for the answers to what is under way to the same node."""
-        if lane.waiting_ops >= self._limits.pipeline_ops_min or lane.route.kind is Kind.ALONE:
+        if lane.route.kind is Kind.ALONE or lane.fills_request(self._limits):
             return False
         opens_at = link.gate.opens_at(self._turn, now)
         if opens_at <= now:

@@ -54,12 +54,16 @@ class Limits:
     pipeline_ops_min: int = 256
     """While a request is under way, another follows only with at least so many operations: what waits
     longer travels in fewer, larger requests."""
+    pipeline_bytes_min: int = 1 << 20
+    """Or with at least so many bytes: large values would otherwise travel one after the other."""
     lane_requests_max: int = 4
     """Requests under way in one lane."""
     session_requests_max: int = REQUESTS_IN_FLIGHT_MAX
     """Write requests of one partition that are not ended, those that wait for another attempt included."""
     lane_waiting_ops_max: int = 16_384
     """Operations that wait in one lane; one more is refused with OVERLOADED."""
+    lane_waiting_bytes_max: int = 1 << 28
+    """Bytes that wait in one lane; one more operation is refused with OVERLOADED, unless it waits alone."""
     attempt_timeout_s: float = 2.0
     """A request without an answer for so long is tried at another node; it doubles with each attempt."""
 
@@ -97,6 +101,7 @@ class Lane:
         "timer",
         "timer_at",
         "waiting",
+        "waiting_bytes",
         "waiting_ops",
         "write",
     )
@@ -107,7 +112,7 @@ class Lane:
         self.write = route.write
         """Whether an attempt may change something."""
         self.waiting: deque[Call] = deque()
-        self.waiting_ops = 0
+        self.waiting_ops = self.waiting_bytes = 0
         self.deadline_min = math.inf
         """No waiting call has an earlier deadline (one that left may have had)."""
         self.resend: deque[Request] = deque()
@@ -140,7 +145,12 @@ class Lane:
         """Let `call` wait."""
         self.waiting.append(call)
         self.waiting_ops += call.count
+        self.waiting_bytes += call.size
         self.deadline_min = min(self.deadline_min, call.deadline)
+
+    def fills_request(self, limits: Limits) -> bool:
+        """Whether so much waits that it need not wait for more."""
+        return self.waiting_ops >= limits.pipeline_ops_min or self.waiting_bytes >= limits.pipeline_bytes_min
 
     def served(self, ops: int, now: float) -> None:
         """Note an answer to `ops` operations; from those that come while others wait the lane learns its rate."""
@@ -159,6 +169,7 @@ class Lane:
         self.waiting.extendleft(reversed(alive))
         for call in alive:
             self.waiting_ops += call.count
+            self.waiting_bytes += call.size
             self.deadline_min = min(self.deadline_min, call.deadline)
 
     def take(self, ops_max: int, bytes_max: int) -> list[Call]:
@@ -191,6 +202,7 @@ class Lane:
                 size += call.size
             waiting.popleft()
             self.waiting_ops -= call.count
+            self.waiting_bytes -= call.size
         waiting.extendleft(reversed(passed))
         return taken
 
@@ -198,7 +210,7 @@ class Lane:
         """Remove and return every waiting call."""
         calls = list(self.waiting)
         self.waiting.clear()
-        self.waiting_ops = 0
+        self.waiting_ops = self.waiting_bytes = 0
         self.deadline_min = math.inf
         return calls
 

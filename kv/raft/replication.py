@@ -139,7 +139,7 @@ class Replication:
         return (
             self._interval_s * NOTICE_INTERVALS <= COMMIT_NOTICE_S_MAX
             and commit > self._told.get(peer, commit)
-            and prev <= self._acks.match.get(peer, 0)
+            and prev <= max(self._window.carried(peer), self._acks.match.get(peer, 0))
             and group.now - self._sent_at[peer] < group.config.heartbeat_s / 2
         )
 

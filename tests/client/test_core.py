@@ -193,6 +193,45 @@ def test_a_call_that_would_wait_too_long_is_refused_at_once() -> None:
     play(scenario, limits=limits)
 
 
+def test_waiting_bytes_are_bounded() -> None:
+    """At lane_waiting_bytes_max one more operation is refused with OVERLOADED, and the others succeed."""
+    limits = Limits(lane_waiting_bytes_max=1000)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.get(b"a")
+        calls = (client.put(b"k%d" % i, bytes(400)) for i in range(3))
+        *good, refused = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(reply, PutReply) for reply in good)
+        assert isinstance(refused, Overloaded)
+        assert refused.metadata["lane_waiting_bytes_max"] == "1000"
+        await client.put(b"large", bytes(2000))  # alone it always fits
+
+    play(scenario, limits=limits)
+
+
+def test_large_values_do_not_wait_for_each_other() -> None:
+    """From pipeline_bytes_min on, what waits is sent although a request is under way; below it waits for the answer."""
+    limits = Limits(pipeline_bytes_min=1000)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, 0.1)
+        began = asyncio.get_running_loop().time()
+
+        async def one(number: int, size: int) -> float:
+            await asyncio.sleep(0.01 * number)
+            await client.put(b"k%d" % number, bytes(size))
+            return asyncio.get_running_loop().time() - began
+
+        small = await asyncio.gather(*(one(number, 100) for number in range(2)))
+        assert max(small) > 0.2
+        began = asyncio.get_running_loop().time()
+        large = await asyncio.gather(*(one(number, 1000) for number in range(2)))
+        assert max(large) < 0.15
+
+    play(scenario, limits=limits)
+
+
 def test_reads_and_writes_travel_apart() -> None:
     """Reads carry no session and do not wait for writes; a batch with a write goes through the log whole."""
 
