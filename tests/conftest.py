@@ -16,6 +16,21 @@ from hypothesis import HealthCheck, settings
 SEED_VARIABLE = "KV_TEST_SEED"
 SEED_BITS = 32
 
+REAL_PROCESSES = (
+    "tests/integration/",
+    "tests/interop/",
+    "tests/benchmarks/",
+    "tests/faulty_node/",
+    "tests/cli/test_cluster_process.py",
+    "jepsen-style/tests/cuts/",
+    "jepsen-style/tests/targets/",
+    "jepsen-style/tests/test_m",
+    "jepsen-style/tests/test_p",
+    "jepsen-style/tests/test_r",
+    "jepsen-style/tests/test_workloads.py",
+)
+"""Beginnings of the places whose tests start real processes."""
+
 settings.register_profile(
     "ci",
     deadline=None,  # a shared two-core machine pauses at will
@@ -42,6 +57,13 @@ def base_seed() -> int:
 def pytest_configure() -> None:
     """Draw the run's seed once, before workers start, so that they inherit it."""
     os.environ.setdefault(SEED_VARIABLE, str(secrets.randbits(SEED_BITS)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under `--dist loadgroup` one worker runs all tests that start real processes: they need the machine for themselves."""
+    for item in items:
+        if any(place in item.nodeid for place in REAL_PROCESSES):
+            item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 def pytest_report_header() -> str:
