@@ -70,6 +70,7 @@ class RouterServer:
         self._clock = router.cluster.clock
         self._forward = ForwardService(router.cluster, hello, router.config)
         self._metrics = metrics or Metrics.create()
+        self._pipelined = self._metrics.requests.labels("Pipeline", "OK")
         self._health = health.aio.HealthServicer()
         self._published: dict[str, int] = {}
         self._pipelines: set[Pipeline] = set()
@@ -164,6 +165,9 @@ class RouterServer:
     def _unary(
         self, name: str, kind: type[Q], behave: Callable[[Q, float], Awaitable[Message | bytes]]
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        succeeded = self._metrics.requests.labels(name, "OK")  # looking labels up costs more than counting
+        seconds = self._metrics.request_seconds.labels(name)
+
         async def handle(raw: bytes, context: Context) -> bytes:
             began = self._clock()
             try:
@@ -172,8 +176,8 @@ class RouterServer:
             except Exception as error:
                 await self._fail(context, name, error)
                 raise AssertionError("the call was aborted") from error
-            self._metrics.requests.labels(name, "OK").inc()
-            self._metrics.request_seconds.labels(name).observe(self._clock() - began)
+            succeeded.inc()
+            seconds.observe(self._clock() - began)
             return response if isinstance(response, bytes) else response.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -311,7 +315,10 @@ class RouterServer:
             self._pipelines.discard(pipeline)
 
     def _count_pipelined(self, outcome: str) -> None:
-        self._metrics.requests.labels("Pipeline", outcome).inc()
+        if outcome == "OK":
+            self._pipelined.inc()
+        else:
+            self._metrics.requests.labels("Pipeline", outcome).inc()
 
     # --- ClusterService ---------------------------------------------------------------------------
 
