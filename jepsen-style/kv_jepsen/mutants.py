@@ -127,6 +127,23 @@ HUNTS: Final[tuple[Hunt, ...]] = (
         options={**ONE, **SMALL_LOGS},
     ),
     _hunt(
+        "snapshot-without-sessions",
+        "the session table is forgotten when a snapshot is installed",
+        "0 crash n1\n3 start *",
+        9,
+        1,
+        workload="append",
+        options={**ONE, **SMALL_LOGS},
+    ),
+    _hunt(
+        "session-expiry-by-wall-clock",
+        "each replica expires sessions by its own clock",
+        "0 clock_jump n1 seconds=1000000",
+        6,
+        1,
+        workload="append",
+    ),
+    _hunt(
         "checkpoint-without-index",
         "a checkpoint does not move the applied index: entries are applied again after a crash",
         _KILLED,
@@ -161,6 +178,14 @@ HUNTS: Final[tuple[Hunt, ...]] = (
         "0 fail_sync *\n1.5 crash * power=yes\n1.8 start *",
         8,
         3,
+    ),
+    _hunt(
+        "trust-stored-commit",
+        "a restarted member takes the end of its log for committed",
+        "0 partition leader:1/*\n0.6 crash leader:1\n1 start *\n6 heal *",
+        9,
+        2,
+        workload="append",
     ),
     _hunt(
         "truncation-not-logged",

@@ -15,7 +15,7 @@ from typing import Final
 WAVES_MAX: Final = 1
 """Waves under way to one node; beyond that requests wait for `patience_s`, unless they are many."""
 PATIENCE_MIN_S: Final = 0.001
-PATIENCE_MAX_S: Final = 0.050
+PATIENCE_MAX_S: Final = 0.020
 """Bounds of the time that a wave may hold up the next one."""
 PATIENCE_TIMES: Final = 2.0
 """The patience is so many times the smoothed time of a wave: one that takes longer has met something else."""
