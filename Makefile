@@ -12,7 +12,7 @@ BENCH_ARGS  ?=
 SOURCES     := $(wildcard kv tests tools benchmarks jepsen-style)
 
 .DEFAULT_GOAL := help
-.PHONY: static bench bench-peers jepsen sim soak stock help install check lint format types floors stubs proto test wheel demo clean
+.PHONY: static check-sim check-jepsen bench bench-peers jepsen sim soak stock help install check lint format types floors stubs proto test wheel demo clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -29,13 +29,19 @@ $(PROTO_VENV)/.installed: tools/requirements-proto.txt
 
 install: $(VENV)/.installed ## make .venv with the package (editable) and the development tools
 
-# What needs no second core goes beside the simulator. The tests come last: their summary is the last thing printed.
+# What is static goes beside the simulator and the campaign; the tests come last: their summary is the last thing printed.
 check: install $(PROTO_VENV)/.installed ## everything that CI runs
-	@$(MAKE) --no-print-directory -j2 --output-sync=target static sim SECONDS=90
+	@$(MAKE) --no-print-directory -j3 --output-sync=target static check-sim check-jepsen
 	@$(MAKE) --no-print-directory test
 
 static: install $(PROTO_VENV)/.installed ## all that is checked without running it
 	@$(MAKE) --no-print-directory -j1 lint types floors stubs
+
+check-sim: install
+	@$(MAKE) --no-print-directory sim SECONDS=90
+
+check-jepsen: install
+	@$(MAKE) --no-print-directory jepsen SECONDS=180
 
 lint: install ## ruff (rules and format) and buf (protos)
 	$(BIN)/ruff check $(SOURCES)
@@ -59,7 +65,7 @@ stubs: $(PROTO_VENV)/.installed ## the checked-in stubs are what the protos give
 proto: $(PROTO_VENV)/.installed ## regenerate the stubs in kv/v1 and kv/internal/v1
 	$(PROTO_VENV)/bin/python tools/gen_protos.py
 
-# Two workers: those tests that start real processes go to one of them, one after the other (tests/conftest.py).
+# Two workers: tests that start real processes run one after the other on each (tests/conftest.py).
 test: install ## the test suite; PYTEST_ARGS='-k ring -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 

@@ -16,20 +16,24 @@ from hypothesis import HealthCheck, settings
 SEED_VARIABLE = "KV_TEST_SEED"
 SEED_BITS = 32
 
-REAL_PROCESSES = (
-    "tests/integration/",
-    "tests/interop/",
-    "tests/benchmarks/",
-    "tests/faulty_node/",
-    "tests/cli/test_cluster_process.py",
-    "jepsen-style/tests/cuts/",
-    "jepsen-style/tests/targets/",
-    "jepsen-style/tests/test_m",
-    "jepsen-style/tests/test_p",
-    "jepsen-style/tests/test_r",
-    "jepsen-style/tests/test_workloads.py",
-)
-"""Beginnings of the places whose tests start real processes."""
+REAL_PROCESSES = {
+    "store": (
+        "tests/integration/",
+        "tests/interop/",
+        "tests/faulty_node/",
+        "tests/cli/test_cluster_process.py",
+    ),
+    "harness": (
+        "tests/benchmarks/",
+        "jepsen-style/tests/cuts/",
+        "jepsen-style/tests/targets/",
+        "jepsen-style/tests/test_m",
+        "jepsen-style/tests/test_p",
+        "jepsen-style/tests/test_r",
+        "jepsen-style/tests/test_workloads.py",
+    ),
+}
+"""Where tests start real processes, in two halves."""
 
 settings.register_profile(
     "ci",
@@ -60,10 +64,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `--dist loadgroup` one worker runs all tests that start real processes: they need the machine for themselves."""
+    """Under `--dist loadgroup` the tests of each half run one after the other: clusters need the machine."""
     for item in items:
-        if any(place in item.nodeid for place in REAL_PROCESSES):
-            item.add_marker(pytest.mark.xdist_group("processes"))
+        for half, places in REAL_PROCESSES.items():
+            if item.nodeid.startswith(places):
+                item.add_marker(pytest.mark.xdist_group(half))
 
 
 def pytest_report_header() -> str:
