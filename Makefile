@@ -35,7 +35,7 @@ check: install $(PROTO_VENV)/.installed ## everything that CI runs
 	@$(MAKE) --no-print-directory test
 
 static: install $(PROTO_VENV)/.installed ## all that is checked without running it
-	@$(MAKE) --no-print-directory -j1 lint types floors stubs
+	@MAKEFLAGS= $(MAKE) --no-print-directory lint types floors stubs
 
 check-sim: install
 	@$(MAKE) --no-print-directory sim SECONDS=90
