@@ -108,7 +108,6 @@ class Engine:
         self._compaction: Compaction | None = None
         self._removing = False
         self._maintained_at = shell.now()
-        self._beat_now = False
 
     # ------------------------------------------------------------ life
 
@@ -339,8 +338,7 @@ class Engine:
         if self._stopped:
             return
         now = self._shell.now()
-        self._beat_now = not self._beat_now  # a beat each second tick: a heartbeat
-        self.pulse.tick(now, beat=self._beat_now)
+        self.pulse.tick(now)
         for group in list(self._ticking):
             try:
                 if group.timer(now) or not group.outbox.empty:

@@ -1,7 +1,8 @@
 """The beats of one node: sent to each peer and answered, and whom their absence wakes.
 
 The books are in `beats.py`; here they meet the clock, the links and the groups. One beat a heartbeat goes to each peer
-with a member of a group that rests here under this node. A leader's groups wake when their members' nodes stop
+with a member of a group that rests here under this node. Two nodes that both have something to say keep step, with two messages
+a heartbeat: what the one sends is a beat and the answer to the last one, and the other does the same at once. A leader's groups wake when their members' nodes stop
 answering, a heartbeat before a leader would step down for it; a member's wake when its leader's node was silent for as
 long as an election timer may be.
 """
@@ -16,6 +17,10 @@ from kv.internal.v1 import raft_pb2
 from kv.raft.beats import BeatListener, BeatSender, Line, first_sequence, lines_of
 from kv.raft.group import Group
 
+_EARLY: Final = 0.05
+"""Part of a heartbeat by which a beat may be early: ticks are not exact."""
+_IN_STEP: Final = 0.5
+"""A beat that comes so long, in heartbeats, after ours is no answer to it: ours would be due soon, and goes at once."""
 BEATS_GROUP: Final = (1 << 32) - 1
 """What stands for a group in the envelope of beats: they are of none."""
 
@@ -45,6 +50,9 @@ class Pulse:
         self._senders: dict[str, BeatSender] = {}
         self._listeners: dict[str, BeatListener] = {}
         self._connected: dict[str, None] = {}
+        self._beat_at: dict[str, float] = {}
+        self._owed: dict[str, raft_pb2.BeatReply] = {}
+        """Answers that go with the next beat."""
 
     def introduce(self, group: Group) -> None:
         """A group was added: its members' nodes may be sent beats."""
@@ -59,22 +67,25 @@ class Pulse:
             self._connected[peer] = None
         else:
             self._connected.pop(peer, None)
+        self._owed.pop(peer, None)
         if peer in self._senders:
             self._senders[peer].reset()
             self._listeners[peer].reset()
 
     # ------------------------------------------------------------ time
 
-    def tick(self, now: float, *, beat: bool) -> None:
-        """Wakes who was not answered, or heard nothing, for too long; sends beats if it is time to."""
+    def tick(self, now: float) -> None:
+        """Wakes who was not answered, or heard nothing, for too long; sends the beats that are due."""
         for sender in self._senders.values():
             if sender.roll.lines and not sender.alive(now, self._patience_s):
                 self._wake(sender.roll.lines)
         for listener in self._listeners.values():
             if listener.roll.lines and now - listener.heard_at >= self._config.election_min_s:
                 self._wake(listener.roll.lines)
-        if beat:
-            self._beat(now)
+        early = (1 - _EARLY) * self._config.heartbeat_s
+        for peer in self._connected:
+            if now - self._beat_at.get(peer, 0.0) >= early:
+                self._say(peer, now)
 
     def _wake(self, groups: Iterable[int]) -> None:
         for number in list(groups):
@@ -109,20 +120,27 @@ class Pulse:
 
     # ------------------------------------------------------------ beats out
 
-    def _beat(self, now: float) -> None:
-        self._sequence += 1
-        for peer in self._connected:
-            sender = self._senders.get(peer)
-            if sender is not None and sender.needed:
-                sender.sent(self._sequence, now)
-                beat = raft_pb2.Beat(sequence=self._sequence, digest=sender.roll.digest, heard=sender.heard)
-                if not sender.agreed:
-                    beat.complete = True
-                    beat.lines.extend(sender.roll.numbers())
-                self._post(peer, raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me, beat=beat))
+    def _say(self, peer: str, now: float) -> None:
+        """Sends the beat, if there is a reason for one, and the answer that is owed, in one go."""
+        messages = []
+        owed, sender = self._owed.pop(peer, None), self._senders.get(peer)
+        if owed is not None:
+            self._listeners[peer].answer(owed.sequence, now)
+            messages.append(raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me, beat_reply=owed))
+        if sender is not None and sender.needed:
+            messages.append(self._beat(peer, sender, now))
+        if messages:
+            self._send(peer, messages, False)
 
-    def _post(self, peer: str, message: raft_pb2.RaftMessage) -> None:
-        self._send(peer, (message,), False)
+    def _beat(self, peer: str, sender: BeatSender, now: float) -> raft_pb2.RaftMessage:
+        self._sequence += 1
+        self._beat_at[peer] = now
+        sender.sent(self._sequence, now)
+        beat = raft_pb2.Beat(sequence=self._sequence, digest=sender.roll.digest, heard=sender.heard)
+        if not sender.agreed:
+            beat.complete = True
+            beat.lines.extend(sender.roll.numbers())
+        return raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me, beat=beat)
 
     # ------------------------------------------------------------ beats in
 
@@ -144,9 +162,12 @@ class Pulse:
             agreed = changed = True
         if agreed:
             listener.hear(beat.heard, now, changed=changed)
-        listener.answer(beat.sequence, now)
-        reply = raft_pb2.BeatReply(sequence=beat.sequence, digest=beat.digest, agreed=agreed, refused=refused)
-        self._post(peer, raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me, beat_reply=reply))
+        self._owed[peer] = raft_pb2.BeatReply(
+            sequence=beat.sequence, digest=beat.digest, agreed=agreed, refused=refused
+        )
+        in_step = now - self._beat_at.get(peer, 0.0) < _IN_STEP * self._config.heartbeat_s
+        if not (in_step and self._senders[peer].needed):
+            self._say(peer, now)
 
     def _call_the_roll(self, peer: str, listener: BeatListener, lines: Sequence[Line]) -> list[int]:
         """Makes this end's roll that of the beat, as far as it agrees; returns the groups that do not."""

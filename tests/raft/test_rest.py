@@ -177,7 +177,7 @@ def test_a_peer_that_answers_no_beats_gets_heartbeats() -> None:
 def test_a_lost_answer_costs_a_beat_and_nothing_else() -> None:
     """Every second beat is lost: the group goes on resting."""
     world, head = at_rest()
-    world.lost = lambda _, __, message: message.HasField("beat") and message.beat.sequence % 2 == 0
+    world.lost = lambda _, __, message: message.HasField("beat") and message.beat.sequence // 2 % 2 == 0
     for _ in range(30):
         world.run(CONFIG.heartbeat_s)
         assert all(node.group().rest.resting for node in world.nodes.values())
