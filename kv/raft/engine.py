@@ -98,8 +98,6 @@ class Engine:
         self._connected: set[str] = set()
         # Dictionaries as ordered sets: the order of work must not depend on hashes.
         self._dirty: dict[Group, None] = {}
-        self._answering: dict[Group, None] = {}
-        """Groups that need no turn, but have something to send."""
         self._unsynced: dict[Group, None] = {}
         self._reminders: dict[Group, None] = {}
         self._ticking: dict[Group, None] = {}
@@ -141,6 +139,7 @@ class Engine:
         if self._stopped:
             return
         count = 0
+        answering: dict[Group, None] = {}  # they need no turn, but have something to send
         for message in messages:
             count += 1
             group = self.groups.get(message.group)
@@ -152,11 +151,13 @@ class Engine:
                 if group.wants_turn:
                     self._dirty[group] = None
                 elif not group.outbox.empty:
-                    self._answering[group] = None
+                    answering[group] = None
             elif message.group == BEATS_GROUP:
                 self.pulse.receive(message, peer, self._shell.now())
         self._received += count
-        if self._dirty or self._answering:
+        if answering:
+            self._release(answering)
+        if self._dirty:
             self._schedule()
 
     def connection(self, peer: str, up: bool) -> None:
@@ -234,9 +235,6 @@ class Engine:
                 self._ticking[group] = None
             if group.journal.seq > durable:
                 self._unsynced[group] = None
-        if self._answering:
-            answering, self._answering = self._answering, {}
-            dirty.update(answering)
         self._release(dirty)
         self._flush()
         if self._dirty:

@@ -17,7 +17,7 @@ from kv.raft.beats import BeatListener, BeatSender, Line
 if TYPE_CHECKING:
     from kv.raft.group import Group
 
-REST_AFTER_HEARTBEATS: Final = 3
+REST_AFTER_HEARTBEATS: Final = 2
 """A leader whose group did nothing for so long puts it to rest."""
 _EVER_S: Final = 1e18
 """Later than any deadline: who is not overdue even then waits for nothing that time decides."""
