@@ -192,10 +192,7 @@ class Engine:
                 group.reminded()
             except Exception as error:  # noqa: BLE001 - see `_failed`
                 self._failed(group, error)
-            if not group.outbox.empty:
-                self._answering[group] = None
-        if self._answering:
-            self._schedule()
+        self._release(reminders)
 
     def roused(self, group: Group) -> None:
         """A group rests no more."""
