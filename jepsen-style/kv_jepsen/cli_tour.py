@@ -103,7 +103,10 @@ def _worst(verdicts: list[Valid]) -> int:
 def _leg(leg: Leg, choice: Choice, results: Path) -> Done:
     judged, folder, _ = _judged(choice, None, results)
     calls = judged.history.calls
-    return Done(folder.name, leg, len(calls), sum(call.ok for call in calls), _faults(judged), judged.valid)
+    ok = sum(call.ok for call in calls)
+    # Where nothing succeeded nothing was shown.
+    valid = "unknown" if judged.valid is True and not ok else judged.valid
+    return Done(folder.name, leg, len(calls), ok, _faults(judged), valid)
 
 
 def _judged(choice: Choice, schedule: Path | None, results: Path) -> tuple[Run, Path, float]:

@@ -118,6 +118,13 @@ class Replica:
         return self._store.last.applied_index
 
     @property
+    def stopped_because(self) -> str | None:
+        """Why this replica has stopped, by its own failure or that of its group; None while it works."""
+        if self.failure is not None or self._ended is None:
+            return self.failure
+        return self._ended.message
+
+    @property
     def is_leader(self) -> bool:
         """Whether this replica leads and works."""
         return self.failure is None and self.raft.is_leader

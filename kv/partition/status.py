@@ -31,18 +31,18 @@ class Described(Protocol):
         """The applied index that would survive a crash now."""
 
     @property
-    def failure(self) -> str | None:
-        """Why it stopped itself."""
+    def stopped_because(self) -> str | None:
+        """Why it stopped: its own failure, or that of its group."""
 
 
 def status_of(replica: Described, keys: int, sessions: int) -> cluster_pb2.ReplicaStatus:
     """Return the state of a replica, for people."""
-    raft = replica.raft
+    raft, failure = replica.raft, replica.stopped_because
     role = cluster_pb2.REPLICA_ROLE_LEADER if raft.is_leader else cluster_pb2.REPLICA_ROLE_FOLLOWER
     return cluster_pb2.ReplicaStatus(
         partition=replica.partition_id,
         epoch=raft.epoch,
-        role=role if replica.failure is None else cluster_pb2.REPLICA_ROLE_STOPPED,
+        role=role if failure is None else cluster_pb2.REPLICA_ROLE_STOPPED,
         leader=raft.leader or "",
         term=raft.term,
         commit_index=raft.commit_index,
@@ -51,7 +51,7 @@ def status_of(replica: Described, keys: int, sessions: int) -> cluster_pb2.Repli
         last_index=raft.last_index,
         durable_index=raft.durable_index,
         checkpoint_index=replica.checkpoint_index,
-        failure=replica.failure or "",
+        failure=failure or "",
         keys=keys,
         sessions=sessions,
     )

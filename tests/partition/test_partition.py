@@ -203,6 +203,16 @@ def test_undecided_proposals_of_an_old_term_do_not_block(bench: Bench) -> None:
     assert results(won[0])[0].put.version == 1
 
 
+def test_a_group_that_stopped_shows_in_the_status(bench: Bench) -> None:
+    """A replica whose group gave up works no more, and says so with the group's reason."""
+    bench.replica.reset_pending(Unavailable("stopping"))
+    assert bench.replica.status().role == cluster_pb2.REPLICA_ROLE_LEADER, "only its requests were ended"
+    bench.replica.reset_pending(ReplicaStopped("the leader contradicts a committed entry"))
+    status = bench.replica.status()
+    assert status.role == cluster_pb2.REPLICA_ROLE_STOPPED
+    assert status.failure == "the leader contradicts a committed entry"
+
+
 def test_reset_pending(bench: Bench) -> None:
     """Proposed requests end in UNKNOWN_OUTCOME, waiting ones with the given error, each once."""
     proposed = bench.submit(batch(put(b"k", b"v")))

@@ -13,6 +13,7 @@ from kv_jepsen.checkers.finding import CheckResult, Finding, judged
 
 PATTERNS: Final = (
     r"Traceback \(most recent call last\)",
+    r'"exc_type": "',  # a traceback in a log of JSON lines
     r"\bpanic\b",
     r"\bAssertionError\b",
     r"\b(SIGSEGV|SIGABRT|SIGBUS)\b|[Ss]egmentation fault|core dumped",

@@ -44,3 +44,10 @@ def test_a_flood_is_cut_and_counted() -> None:
 def test_no_log_is_no_pass() -> None:
     """Without a line to look at the verdict is unknown."""
     assert log_patterns({}).valid == "unknown"
+
+
+def test_a_traceback_in_json_is_one() -> None:
+    """A log of JSON lines tells of an exception without the word traceback, and it is found all the same."""
+    line = '{"event": "reply_failed", "exception": [{"exc_type": "AttributeError", "exc_value": "no such"}]}'
+    assert log_patterns({"n1": [line]}).valid is False
+    assert log_patterns({"n1": ['{"event": "serves", "exception": null}']}).valid is True
