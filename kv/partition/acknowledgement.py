@@ -58,7 +58,7 @@ class Acknowledgements:
 
     def overdue(self, now: float) -> bool:
         """Whether an answer waited long enough."""
-        return any(held.deadline <= now for held in self._held)
+        return bool(self._held) and any(held.deadline <= now for held in self._held)
 
     def take_all(self) -> list[Held]:
         """Take every answer: nobody can prove anything to this replica any more."""
