@@ -77,7 +77,7 @@ def test_a_run_is_made_smaller_and_made_again(tmp_path: Path) -> None:
     schedule, state, results = tmp_path / "faults", tmp_path / "state", tmp_path / "results"
     schedule.write_text("0.2 pause n1\n0.3 resume n1\n0.6 crash n1\n0.7 start n1\n1.4 calm *\n")
     ran = call(
-        "run", "--target", EXAMPLE, "--nodes", 1, "--seconds", 1.5, "--rate", 200, "--schedule", schedule,
+        "run", "--target", EXAMPLE, "--nodes", 1, "--workload", "set", "--seconds", 1.5, "--rate", 200, "--schedule", schedule,
         "--seed", 1, "--results", results, state=state,
     )  # fmt: skip
     assert ran.exit_code == 1, ran.output
