@@ -39,7 +39,8 @@ async def test_each_level_is_honoured(cluster: LocalCluster, text: str) -> None:
     key = f"{{level}}{text}".encode()
     async with AsyncClient.from_url(cluster.url) as client:
         written = await client.put(key, b"v", write_level="all")
-        for node in ("n1", "n2", "n3"):  # it has the write on disk; a SESSION read waits until it has applied it
+        # Every replica has the write on disk; a SESSION read waits until it has applied it, too.
+        for node in ("n1", "n2", "n3"):
             await client.read(key, level="session", prefer=node)
         for prefer in PREFERENCES:
             reading = await client.read(key, level=level, prefer=prefer)
