@@ -7,7 +7,7 @@ the member's roll has the same digest, the beat is what a heartbeat to each of i
 what each group's acknowledgement would be; the lines themselves travel only until both have the same. This is the
 coalesced heartbeat of multi-group Raft (CockroachDB's design of Range quiescence; TiKV's hibernating regions).
 
-Who rests, and what a group does when it wakes, is in `resting.py` and `group.py`. The safety argument is in DESIGN.md.
+Who rests, and what a group does when it wakes, is in `rest.py` and `group.py`. The safety argument is in DESIGN.md.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 0.5
 HELLO_TIMEOUT_S = 2.0
 KEEPALIVE_S: Final = 0.5
 SILENCE_S: Final = 3.0
-"""As long as an election and a half at most: who is silent for longer leads nothing any more."""
+"""Longer than the longest election timeout by default: who is silent for so long leads nothing any more."""
 
 log = structlog.get_logger(__name__)
 
