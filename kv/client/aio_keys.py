@@ -136,7 +136,9 @@ class KeyMethods(ClientBase):
             return await self._operate("put", _built(op), read_put, key, write_level, timeout)
         check_key(check_bytes(key, "key"))
         check_value(check_bytes(value, "value"))
-        condition = make_condition(if_absent, if_present, if_revision, if_value)
+        condition = None
+        if if_absent or if_present or if_revision is not None or if_value is not None:
+            condition = make_condition(if_absent, if_present, if_revision, if_value)
         core, loop, deadline = self._begin(timeout)
         route = self._write_route(write_level)
         if self._directory.map is None:

@@ -67,20 +67,23 @@ class BatchRun:
         return self._results
 
     def _start(self, by_partition: Mapping[GroupId, list[int]]) -> None:
-        sizes = [op_size(op) for op in self._ops]
+        sizes = list(map(op_size, self._ops))
         chains = []
         for partition, positions in by_partition.items():
             reads = all(isinstance(self._ops[position], Get) for position in positions)
             route = self._read if reads else self._write
             calls: deque[BatchCall] = deque()
             for piece in split(positions, sizes, self._limits):
-                calls.append(self._call(piece, route, partition, calls))
+                size = sum([sizes[position] for position in piece])
+                calls.append(self._call(piece, size, route, partition, calls))
             chains.append((route, partition, calls))
             self._alive.update(calls)
         for route, partition, calls in chains:
             self._next(route, partition, calls)
 
-    def _call(self, piece: list[int], route: Route, partition: GroupId, chain: deque[BatchCall]) -> BatchCall:
+    def _call(
+        self, piece: list[int], size: int, route: Route, partition: GroupId, chain: deque[BatchCall]
+    ) -> BatchCall:
         def end(error: KVError | None) -> None:
             self._alive.discard(call)
             if error is None:
@@ -91,7 +94,7 @@ class BatchRun:
                 self._future.set_result(None)
 
         ops = [self._ops[position] for position in piece]
-        call = BatchCall(ops, piece, self._results, self._deadline, end)
+        call = BatchCall(ops, piece, self._results, size, self._deadline, end)
         return call
 
     def _next(self, route: Route, partition: GroupId, chain: deque[BatchCall]) -> None:

@@ -8,6 +8,8 @@ This is the hot path: a put costs one object and one future here, its protobuf
 operation is written in place, and its reply is read in place.
 """
 
+# ruff: noqa: ARG002  # the methods of a common face need not use all that they are given
+
 from __future__ import annotations
 
 import asyncio
@@ -18,17 +20,19 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
+from kv.client.columns import Column
 from kv.client.operations import (
     OPERATION_OVERHEAD_BYTES,
     evidence_of,
     failure,
     fresh,
+    is_plain_put,
     op_size,
     read_get,
     read_result,
     write_op,
 )
-from kv.client.types import Evidence, Item, Op, PutReply, Reading, ReadLevel, Result
+from kv.client.types import Evidence, Get, Item, Op, Put, PutReply, Reading, ReadLevel, Result
 from kv.errors import OUTCOME_KEY, Internal, KVError
 from kv.outcome import OutcomeToken
 from kv.v1 import kv_pb2
@@ -48,6 +52,8 @@ class Call(ABC):
 
     count: int = 1
     """How many operations it adds to a request."""
+    column: Column | None = None
+    """Of what it can be a row, or some."""
     size: int
     """How many bytes it adds to a request, at most."""
     deadline: float
@@ -70,6 +76,21 @@ class Call(ABC):
     @abstractmethod
     def resolve(self, results: Results, proofs: Proofs) -> None:
         """Take its `count` results off `results` and answer."""
+
+    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
+        """Append its rows: the keys, and the values if it writes. Only if it has a `column`."""
+        raise AssertionError(f"{type(self).__name__} is no row of a column")
+
+    def resolve_puts(self, replies: Sequence[PutReply]) -> None:
+        """Answer with its `count` replies."""
+        raise AssertionError(f"{type(self).__name__} puts nothing")
+
+    def resolve_gets(self, items: Sequence[Item | None], proofs: Proofs) -> bool:
+        """Take what was found for the first of its keys; return whether that were all, so that it is answered.
+
+        What is missing is asked for again, by the same call, which then has the other keys only.
+        """
+        raise AssertionError(f"{type(self).__name__} gets nothing")
 
     @abstractmethod
     def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
@@ -126,6 +147,7 @@ class GetCall(KeyCall):
 
     __slots__ = ()
     name = "get"
+    column = Column.GETS
 
     def add_to(self, operations: Operations) -> None:
         """See `Call`."""
@@ -135,6 +157,23 @@ class GetCall(KeyCall):
         """See `KeyCall`; it is an `Item` or None."""
         return read_get(result.get, proofs[0])
 
+    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
+        """See `Call`."""
+        keys.append(self.key)
+
+    def resolve_gets(self, items: Sequence[Item | None], proofs: Proofs) -> bool:
+        """See `Call`."""
+        if not items:
+            return False
+        future = self.future
+        if not future.done():
+            future.set_result(self.reply(items[0], proofs))
+        return True
+
+    def reply(self, item: Item | None, proofs: Proofs) -> object:
+        """Return the reply that `item` is."""
+        return item
+
 
 class ReadingCall(GetCall):
     """Reads a key and keeps all evidence."""
@@ -143,7 +182,10 @@ class ReadingCall(GetCall):
 
     def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> Reading:
         """See `KeyCall`."""
-        item: Item | None = read_get(result.get, proofs[0])
+        return self.reply(read_get(result.get, proofs[0]), proofs)
+
+    def reply(self, item: Item | None, proofs: Proofs) -> Reading:
+        """See `GetCall`."""
         proof = evidence_of(proofs[0], 0 if item is None else item.mod_revision)
         return Reading(item, proof, (proof, *proofs[1:]) if proof.level in _ASKS_SEVERAL else ())
 
@@ -151,7 +193,7 @@ class ReadingCall(GetCall):
 class PutCall(KeyCall):
     """Writes a key."""
 
-    __slots__ = ("condition", "value")
+    __slots__ = ("column", "condition", "value")
     name = "put"
 
     def __init__(
@@ -166,8 +208,10 @@ class PutCall(KeyCall):
         self.value = value
         self.condition = condition
         self.size = OPERATION_OVERHEAD_BYTES + len(key) + len(value)
+        self.column = Column.PUTS
         if condition is not None:
             self.size += condition.ByteSize()
+            self.column = None
         self.deadline = deadline
         self.future = future
 
@@ -183,6 +227,17 @@ class PutCall(KeyCall):
         """See `KeyCall`."""
         put = result.put
         return PutReply(put.revision, put.version, proofs[0])
+
+    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
+        """See `Call`."""
+        keys.append(self.key)
+        values.append(self.value)
+
+    def resolve_puts(self, replies: Sequence[PutReply]) -> None:
+        """See `Call`."""
+        future = self.future
+        if not future.done():
+            future.set_result(replies[0])
 
 
 class OperationCall(KeyCall):
@@ -247,7 +302,7 @@ class OpenCall(Call):
         """See `Call`."""
         operations.add().open_session.SetInParent()
 
-    def resolve(self, results: Results, proofs: Proofs) -> None:  # noqa: ARG002  # the core needs no proof
+    def resolve(self, results: Results, proofs: Proofs) -> None:
         """See `Call`."""
         result = next(results)
         kind = result.WhichOneof("result")
@@ -258,7 +313,7 @@ class OpenCall(Call):
         else:
             self._end(failure(result, kind, "open_session"))
 
-    def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:  # noqa: ARG002  # it has none
+    def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
         """See `Call`."""
         self._end(error)
 
@@ -271,13 +326,14 @@ class OpenCall(Call):
 class BatchCall(Call):
     """A part of an explicit batch: some of its operations, all of one partition, in their order."""
 
-    __slots__ = ("_done", "_on_end", "_positions", "_results", "count", "ops")
+    __slots__ = ("_done", "_on_end", "_positions", "_results", "column", "count", "ops")
 
     def __init__(
         self,
         ops: Sequence[Op],
         positions: Sequence[int],
         results: MutableSequence[Result],
+        size: int,
         deadline: float,
         on_end: Callable[[KVError | None], None],
     ) -> None:
@@ -285,7 +341,8 @@ class BatchCall(Call):
         assert len(ops) == len(positions), "each operation has a place for its result"
         self.ops = ops
         self.count = len(ops)
-        self.size = sum(op_size(op) for op in ops)
+        self.size = size
+        self.column = _column_of(ops)
         self.deadline = deadline
         self._positions = positions
         self._results = results
@@ -315,6 +372,34 @@ class BatchCall(Call):
                 self._results[position] = read_result(result, proofs[0])
         self._end(None)
 
+    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
+        """See `Call`."""
+        keys.extend([op.key for op in self.ops])
+        if self.column is Column.PUTS:
+            values.extend([op.value for op in self.ops])  # type: ignore[union-attr]  # they are all puts
+
+    def resolve_puts(self, replies: Sequence[PutReply]) -> None:
+        """See `Call`."""
+        if not self._done:
+            results = self._results
+            for position, reply in zip(self._positions, replies, strict=True):
+                results[position] = reply
+        self._end(None)
+
+    def resolve_gets(self, items: Sequence[Item | None], proofs: Proofs) -> bool:
+        """See `Call`."""
+        if not self._done:
+            for position, item in zip(self._positions, items, strict=False):
+                self._results[position] = item
+        got = len(items)
+        if got < self.count:
+            self.ops, self._positions = self.ops[got:], self._positions[got:]
+            self.count -= got
+            self.size = sum(op_size(op) for op in self.ops)
+            return False
+        self._end(None)
+        return True
+
     def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
         """See `Call`; each operation gets a token of its own."""
         if self._done:
@@ -332,6 +417,13 @@ class BatchCall(Call):
         if not self._done:
             self._done = True
             self._on_end(error)
+
+
+def _column_of(ops: Sequence[Op]) -> Column | None:
+    kinds = set(map(type, ops))
+    if kinds == {Get}:
+        return Column.GETS
+    return Column.PUTS if kinds == {Put} and all(map(is_plain_put, ops)) else None
 
 
 def _with_token(error: KVError, token: OutcomeToken | None) -> KVError:

@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from kv.client.answers import not_before, proofs_of, without_promise
-from kv.client.calls import Call, OpenCall
+from kv.client.calls import Call, OpenCall, Proofs
+from kv.client.columns import Column, items_of, replies_of
 from kv.client.directory import Directory
 from kv.client.lane import Lane, Limits, Request
 from kv.client.lanes import Lanes
@@ -347,12 +348,13 @@ class Core:
         request.sent_at = now
         request.silent_after = now + patience_s
         request.attempts_made += 1
-        timeout_ms = int(min(patience_s, request.deadline_max() - now) * SERVER_SHARE * 1000)
+        timeout_ms = int(min(patience_s, request.deadlines_max - now) * SERVER_SHARE * 1000)
         attempt = link.send(request, max(1, min(timeout_ms, TIMEOUT_MS_MAX)), self._turn, now)
         request.attempts.append((link, attempt))
         request.on_wire = True
         lane.on_wire += 1
-        self._arm_request(request)
+        # Somebody may have stopped waiting meanwhile: then the timer finds nothing to do and is set anew.
+        self._set_timer(request, min(request.deadlines_min, request.silent_after))
 
     def _address(self, lane: Lane, now: float) -> str:
         """Return whom to ask."""
@@ -367,9 +369,12 @@ class Core:
         return 0 if link is None else link.in_flight
 
     def _arm_request(self, request: Request) -> None:
+        at = min(request.deadline_min(), request.silent_after) if request.on_wire else request.deadline_min()
+        self._set_timer(request, at)
+
+    def _set_timer(self, request: Request, at: float) -> None:
         if request.timer is not None:
             request.timer.cancel()
-        at = min(request.deadline_min(), request.silent_after) if request.on_wire else request.deadline_min()
         request.timer = self._loop.call_at(at, self._on_request_timer, request) if at < float("inf") else None
 
     def _on_request_timer(self, request: Request) -> None:
@@ -433,15 +438,49 @@ class Core:
         lane.served(request.count, self._loop.time())
         self._finish(request)
         lane.failures, lane.avoid, lane.cause = 0, None, None
-        if len(response.results) != request.count:
-            text = f"{request.count} operations were answered by {len(response.results)} results"
-            _fail_calls(request.calls, Internal(text))
-            return
         proofs = proofs_of(response, lane.partition, write=lane.write)
+        results = without_promise(response.results, request.not_on_all)
+        if request.column is not None and len(results) == 1:
+            result = results[0]
+            if result.WhichOneof("result") == request.column:
+                self._learn(lane, proofs[0])
+                self._succeeded_by_rows(request, result, proofs)
+                return
+            results = [result] * request.count  # all rows failed for the same reason
+        if len(results) != request.count:
+            _fail_calls(request.calls, _miscounted(request.count, len(results)))
+            return
         self._learn(lane, proofs[0])
-        results = iter(without_promise(response.results, request.not_on_all))
+        answers = iter(results)
         for call in request.calls:
-            call.resolve(results, proofs)
+            call.resolve(answers, proofs)
+
+    def _succeeded_by_rows(self, request: Request, result: kv_pb2.OperationResult, proofs: Proofs) -> None:
+        calls, row = request.calls, 0
+        if request.column is Column.PUTS:
+            revision, versions = result.put_many.revision, result.put_many.versions[:]
+            if len(versions) != request.count:
+                _fail_calls(calls, _miscounted(request.count, len(versions)))
+                return
+            replies = replies_of(revision, versions, proofs[0])
+            for call in calls:
+                count = call.count
+                call.resolve_puts(replies[row : row + count])
+                row += count
+            return
+        items = items_of(calls, result.get_many, proofs[0])
+        if not items:
+            _fail_calls(calls, _miscounted(request.count, 0))
+            return
+        unanswered: list[Call] = []
+        for call in calls:
+            count = call.count
+            if not call.resolve_gets(items[row : row + count], proofs):
+                unanswered.append(call)
+            row += count
+        if unanswered:  # the answer was full: values are large
+            request.lane.put_back(unanswered)
+            self._schedule(request.lane)
 
     def _learn(self, lane: Lane, evidence: Evidence) -> None:
         """Take what an answer tells beside its results: how far it proves, and who leads."""
@@ -546,6 +585,10 @@ def _fail_calls(calls: Iterable[Call], error: KVError) -> None:
     for call in calls:
         if not call.done:
             call.fail(fresh(error))
+
+
+def _miscounted(asked: int, answered: int) -> KVError:
+    return Internal(f"{asked} operations were answered by {answered} results")
 
 
 def _cancel(lane: Lane) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kv.client.calls import Call
+from kv.client.columns import Column, column_of, write_column
 from kv.client.operations import fresh
 from kv.client.route import Kind, Route
 from kv.client.session import REQUESTS_IN_FLIGHT_MAX, Session
@@ -146,7 +147,8 @@ class Lane:
         self.waiting.append(call)
         self.waiting_ops += call.count
         self.waiting_bytes += call.size
-        self.deadline_min = min(self.deadline_min, call.deadline)
+        if call.deadline < self.deadline_min:  # noqa: PLR1730  # on the hot path: a call of `min` costs more
+            self.deadline_min = call.deadline
 
     def fills_request(self, limits: Limits) -> bool:
         """Whether so much waits that it need not wait for more."""
@@ -180,6 +182,11 @@ class Lane:
         other keys: calls that write the same key keep their order. Calls behind it pass it, or a key that many
         write at once would send a request for each.
         """
+        if self.waiting_ops <= ops_max and self.waiting_bytes <= bytes_max:
+            alive = [call for call in self.waiting if not call.done]
+            if not self.write or _distinct(alive):
+                self._empty()
+                return alive
         taken: list[Call] = []
         passed: list[Call] = []
         ops = size = 0
@@ -209,10 +216,14 @@ class Lane:
     def take_all(self) -> list[Call]:
         """Remove and return every waiting call."""
         calls = list(self.waiting)
+        self._empty()
+        return calls
+
+    def _empty(self) -> None:
+        """Nothing waits any more."""
         self.waiting.clear()
         self.waiting_ops = self.waiting_bytes = 0
         self.deadline_min = math.inf
-        return calls
 
     def take_expired(self, now: float) -> list[Call]:
         """Remove those that are done and return those whose deadline has passed."""
@@ -227,6 +238,12 @@ class Lane:
         return expired
 
 
+def _distinct(calls: Iterable[Call]) -> bool:
+    """Whether no key is named twice."""
+    keys = [key for call in calls for key in call.keys]
+    return len(set(keys)) == len(keys)
+
+
 class Request:
     """Calls that travel together, as the bytes that every attempt sends."""
 
@@ -236,7 +253,10 @@ class Request:
         "attempts_made",
         "batch",
         "calls",
+        "column",
         "count",
+        "deadlines_max",
+        "deadlines_min",
         "indefinite",
         "lane",
         "not_on_all",
@@ -273,8 +293,15 @@ class Request:
         self.sequence = 0
         self.after_index = after_index
         """Of a SESSION read: an answer from before this index is none."""
+        self.count = sum([call.count for call in calls])
+        self.column: Column | None = column_of(calls, self.count)
+        """In which column it travels; None: as so many operations."""
         self.batch = self._build(all_timeout_ms)
-        self.count = sum(call.count for call in calls)
+        deadlines = [call.deadline for call in calls]
+        self.deadlines_min = min(deadlines)
+        """The earliest deadline of its calls, waited for or not."""
+        self.deadlines_max = max(deadlines)
+        """The latest."""
         self.indefinite = False
         """Whether an attempt may have been applied. From then on it is sent again as it is, or not at all."""
         self.token_given = False
@@ -293,9 +320,12 @@ class Request:
 
     def _build(self, all_timeout_ms: int) -> bytes:
         batch = kv_pb2.BatchRequest()
-        operations = batch.operations
-        for call in self.calls:
-            call.add_to(operations)
+        if self.column is not None:
+            write_column(self.column, self.calls, batch)
+        else:
+            operations = batch.operations
+            for call in self.calls:
+                call.add_to(operations)
         route = self.lane.route
         if route.kind is Kind.READ:
             batch.level = route.wire_level

@@ -6,7 +6,7 @@ Here too are the checks of what a caller gives, so that what can never succeed i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeGuard
 
 from kv.client.types import (
     Append,
@@ -127,7 +127,7 @@ def write_op(op: Op, operation: kv_pb2.Operation) -> None:
     if isinstance(op, Get):
         operation.get.key = op.key
         return
-    if isinstance(op, Put) and not op.return_previous and _unconditional(op):  # nearly every write
+    if is_plain_put(op):  # nearly every write
         put = operation.put
         put.key = op.key
         put.value = op.value
@@ -137,6 +137,11 @@ def write_op(op: Op, operation: kv_pb2.Operation) -> None:
     written.key = op.key
     if condition is not None:
         written.condition.CopyFrom(condition)
+
+
+def is_plain_put(op: Op) -> TypeGuard[Put]:
+    """Return whether it is a put without a condition that does not ask for what was there before."""
+    return isinstance(op, Put) and not op.return_previous and _unconditional(op)
 
 
 def _unconditional(op: Put | Delete | Increment | Append) -> bool:

@@ -10,7 +10,7 @@ response, while the rest of its batch goes on. A transaction with a bad operatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -51,6 +51,10 @@ DELETE_PREVIOUS: Final = 11
 """As DELETE, and answers what the key held before."""
 PAGE: Final = 12
 """(PAGE, start, end, limit, keys_only, keep, snapshot): a RANGE that is part of a scan at one index; ids or 0"""
+PUT_MANY: Final = 13
+"""(PUT_MANY, keys, values): as so many PUTs without conditions. Columns: no object for each row on the hottest path."""
+GET_MANY: Final = 14
+"""(GET_MANY, keys): as so many GETs."""
 
 Operation: TypeAlias = tuple[Any, ...]
 """One of the shapes above. A tuple: one object for each operation on the hot path."""
@@ -66,9 +70,10 @@ _CAN_FAIL: Final = 1 << INCREMENT | 1 << APPEND | 1 << PUT_PREVIOUS | 1 << DELET
 _WRITES_KEY: Final = 1 << PUT | 1 << DELETE | _CAN_FAIL
 _IN_TXN: Final = 1 << GET | _WRITES_KEY | 1 << TXN
 _ALONE: Final = 1 << OPEN_SESSION | 1 << OUTCOME
-_WRITES: Final = _WRITES_KEY | 1 << TXN | _ALONE
+_WRITES: Final = _WRITES_KEY | 1 << TXN | _ALONE | 1 << PUT_MANY
 _RANGES: Final = 1 << RANGE | 1 << PAGE
-_LOOKED_AT_TOGETHER: Final = 1 << TXN | _ALONE | _RANGES
+_MANY: Final = 1 << PUT_MANY | 1 << GET_MANY
+_LOOKED_AT_TOGETHER: Final = 1 << TXN | _ALONE | _RANGES | _MANY
 
 _LEVEL_PLAIN_MAX: Final[int] = kv_pb2.READ_LEVEL_STALE
 _WRITE_LEVEL_PLAIN_MAX: Final[int] = kv_pb2.WRITE_LEVEL_QUORUM
@@ -98,6 +103,11 @@ class Batch:
         """Whether a replica answers it from what it has."""
         return self.level in AS_STALE
 
+    @property
+    def count(self) -> int:
+        """How many operations it holds: each row of a column is one, a transaction is one."""
+        return sum(len(operation[1]) if 1 << operation[0] & _MANY else 1 for operation in self.operations)
+
     def keys(self) -> Iterator[bytes]:
         """Yield each key that the batch names, those of transactions included."""
         return _keys_of(self.operations)
@@ -112,6 +122,8 @@ def _keys_of(operations: Iterable[Operation]) -> Iterator[bytes]:
         kind = operation[0]
         if kind == GET or 1 << kind & _WRITES_KEY:
             yield operation[1]
+        elif 1 << kind & _MANY:
+            yield from operation[1]
         elif kind == TXN:
             yield from (compare[0] for compare in operation[1])
             yield from _keys_of(operation[2])
@@ -123,6 +135,8 @@ def _written_by(operations: Iterable[Operation]) -> Iterator[bytes]:
         kind = operation[0]
         if 1 << kind & _WRITES_KEY:
             yield operation[1]
+        elif kind == PUT_MANY:
+            yield from operation[1]
         elif kind == TXN:
             yield from _written_by(operation[2])
             yield from _written_by(operation[3])
@@ -234,6 +248,37 @@ def _append(message: kv_pb2.AppendOperation) -> Operation:
     return (APPEND, key, value, None)
 
 
+def _put_many(message: kv_pb2.PutManyOperation) -> Operation:
+    keys, values = message.keys[:], message.values[:]
+    if len(keys) != len(values):
+        return _refused(
+            InvalidArgument(
+                f"put_many has {len(keys)} keys and {len(values)} values: give each key one value"
+            )
+        )
+    if values and max(map(len, values)) > VALUE_BYTES_MAX:
+        return _refused(_fault(b"-", max(values, key=len)))
+    fault = _fault_of(keys)
+    return (PUT_MANY, keys, values) if fault is None else fault
+
+
+def _get_many(message: kv_pb2.GetManyOperation) -> Operation:
+    keys = message.keys[:]
+    fault = _fault_of(keys)
+    return (GET_MANY, keys) if fault is None else fault
+
+
+def _fault_of(keys: Sequence[bytes]) -> Operation | None:
+    """Return the refusal of a column of keys; None for a good one."""
+    if not keys:
+        return _refused(InvalidArgument("the operation has no keys: give at least one"))
+    if not all(keys):
+        return _refused(_fault(b""))
+    if max(map(len, keys)) > KEY_BYTES_MAX:
+        return _refused(_fault(max(keys, key=len)))
+    return None
+
+
 def _outcome(message: kv_pb2.OutcomeOperation) -> Operation:
     if not (message.session and message.sequence):
         return _refused(
@@ -302,7 +347,7 @@ def _compare(message: kv_pb2.Compare) -> Operation:
 
 def _checked_together(operations: list[Operation], kinds: int) -> list[Operation]:
     """Refuse the operations that cannot be with the others of their batch."""
-    if kinds & 1 << TXN:
+    if kinds & (1 << TXN | _MANY):
         _check_operations_count(operations)
     logged, several = kinds & _WRITES != 0, len(operations) > 1
     return [_with_others(operation, logged, several) for operation in operations]
@@ -313,6 +358,12 @@ def _with_others(operation: Operation, logged: bool, several: bool) -> Operation
     if logged and 1 << kind & _RANGES:
         return _refused(
             InvalidArgument("a batch with a range may only read: send the writes in another batch")
+        )
+    if logged and kind == GET_MANY:
+        return _refused(
+            InvalidArgument(
+                "a batch with get_many may only read: use get, or send the writes in another batch"
+            )
         )
     if several and 1 << kind & _ALONE:
         name = "open_session" if kind == OPEN_SESSION else "outcome"
@@ -329,7 +380,14 @@ def _check_operations_count(operations: list[Operation]) -> None:
 
 
 def _count(operations: Iterable[Operation]) -> int:
-    return sum(1 if op[0] != TXN else 1 + _count(op[2]) + _count(op[3]) for op in operations)
+    count = 0
+    for operation in operations:
+        kind = operation[0]
+        if kind == TXN:
+            count += 1 + _count(operation[2]) + _count(operation[3])
+        else:
+            count += len(operation[1]) if 1 << kind & _MANY else 1
+    return count
 
 
 def _too_many(count: int) -> RequestTooLarge:
@@ -361,5 +419,7 @@ _RARE: Final[dict[str, Callable[[Any], Operation]]] = {
     "open_session": lambda _: (OPEN_SESSION,),
     "outcome": _outcome,
     "range": _range,
+    "put_many": _put_many,
+    "get_many": _get_many,
 }
 """Decoders of the operations that are not on the hot path, by their field in `kv.v1.Operation`."""

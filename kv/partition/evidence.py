@@ -77,7 +77,7 @@ def results_of(response: bytes) -> Sequence[kv_pb2.OperationResult]:
 def wrote(result: kv_pb2.OperationResult) -> bool:
     """Return whether an operation changed anything: what failed, what only read and what found nothing to delete did not."""
     match result.WhichOneof("result"):
-        case "put" | "increment" | "append":
+        case "put" | "put_many" | "increment" | "append":
             return True
         case "delete":
             return result.delete.deleted
@@ -90,7 +90,7 @@ def revision_of(response: bytes) -> int:
     """Return the revision of the writes that a response tells of; 0 if none of them was done."""
     for result in results_of(response):
         match result.WhichOneof("result"):
-            case "put" | "delete" | "txn" | "increment" | "append" as name:
+            case "put" | "put_many" | "delete" | "txn" | "increment" | "append" as name:
                 revision: int = getattr(result, name).revision
                 return revision
     return 0

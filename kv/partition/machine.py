@@ -39,6 +39,7 @@ from kv.partition.batch import (
     OPEN_SESSION,
     OUTCOME,
     PUT,
+    PUT_MANY,
     PUT_PREVIOUS,
     REFUSED,
     TXN,
@@ -57,6 +58,7 @@ from kv.partition.record import (
     item_of,
     mod_revision_of,
     result_part,
+    row_by_row,
     txn_part,
 )
 from kv.partition.session import ORDINAL_BITS, Fate, SessionTable, Verdict
@@ -150,6 +152,8 @@ class _Run:
             return self.put(key, value, condition)
         if kind == GET:
             return self.get(operation[1])
+        if kind == PUT_MANY:
+            return self.put_many(operation[1], operation[2])
         if kind == DELETE:
             return self.delete(operation[1], operation[2])
         try:
@@ -184,6 +188,23 @@ class _Run:
             put = kv_pb2.PutResult(revision=index, version=version)
             part = self.put_parts[version] = result_part(kv_pb2.OperationResult(put=put))
         return part
+
+    def put_many(self, keys: Sequence[bytes], values: Sequence[bytes]) -> bytes:
+        """Apply what `put` does to each row, in their order. One loop without calls of our own: the hottest one."""
+        index, get, put = self.index, self.state.get, self.state.put
+        first = _pack_header(index, index, 1, 0)
+        versions: list[int] = []
+        for key, value in zip(keys, values, strict=True):
+            old = get(key)
+            if old is None:
+                put(key, first + value, True)
+                versions.append(1)
+            else:
+                created, _, version, _ = _unpack_header(old)
+                put(key, _pack_header(created, index, version + 1, 0) + value, False)
+                versions.append(version + 1)
+        many = kv_pb2.PutManyResult(revision=index, versions=versions)
+        return result_part(kv_pb2.OperationResult(put_many=many))
 
     def get(self, key: bytes) -> bytes:
         part = get_part(key, self.state.get(key))
@@ -303,7 +324,7 @@ class _Run:
         fate = self.sessions.outcome(session, sequence)
         result = kv_pb2.OutcomeResult(outcome=_OUTCOMES[fate if isinstance(fate, Fate) else Fate.APPLIED])
         if isinstance(fate, bytes):
-            result.results.extend(kv_pb2.BatchResponse.FromString(fate).results)
+            result.results.extend(row_by_row(kv_pb2.BatchResponse.FromString(fate).results))
         return result_part(kv_pb2.OperationResult(outcome=result))
 
     def open_session(self) -> bytes:

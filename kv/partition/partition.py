@@ -325,7 +325,7 @@ class Replica:
         state = RememberingView(self._store, self._snapshots) if self._snapshots else self._store
         outcomes = apply_command(state, self._sessions, index, time_ms, batches)
         self._at = Checkpoint(self.partition_id, index, term, self._at.term, time_ms)
-        operations = sum(len(batch.operations) for batch in batches)
+        operations = sum([batch.count for batch in batches])
         self.operations_applied += operations
         self._policy.applied(len(data), operations)
         # not before: a store that is full undoes the entry, which is applied again later

@@ -6,17 +6,23 @@ which promise the state may be read is decided in `kv.partition.partition`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from kv.partition.batch import GET, PAGE, RANGE, REFUSED, Batch, Operation
+from kv.partition.batch import GET, GET_MANY, PAGE, RANGE, REFUSED, Batch, Operation
 from kv.partition.machine import RESULT_BYTES_MAX, RESULT_TOO_LARGE_PART
-from kv.partition.record import get_part, item_of, mod_revision_of, result_part
+from kv.partition.record import HEADER, HEADER_BYTES, get_part, item_of, mod_revision_of, result_part
 from kv.v1 import kv_pb2
 
 ITEM_OVERHEAD_BYTES: Final = 64
 """Counted for each item of a page besides its key and value: revisions, version, framing."""
+
+ROW_OVERHEAD_BYTES: Final = 16
+"""Counted for each row of a `GetManyResult` besides its record, whose header is longer than the row's numbers."""
+
+_NO_RECORD: Final = bytes(HEADER_BYTES)
+"""Stands in for what is missing: revision 0 and no value."""
 
 
 class ReadView(Protocol):
@@ -51,6 +57,8 @@ def read_results(state: ReadView, batch: Batch, limits: PageLimits) -> tuple[byt
         if kind == GET:
             record = state.get(operation[1])
             part, found = get_part(operation[1], record), mod_revision_of(record)
+        elif kind == GET_MANY:
+            part, found = _get_many(state, operation[1], RESULT_BYTES_MAX - result_bytes)
         else:
             part, found = _read(state, operation, limits)
         if kind != REFUSED:
@@ -61,6 +69,37 @@ def read_results(state: ReadView, batch: Batch, limits: PageLimits) -> tuple[byt
         revision = max(revision, found)
         parts.append(part)
     return b"".join(parts), revision
+
+
+def _get_many(state: ReadView, keys: Sequence[bytes], bytes_max: int) -> tuple[bytes, int]:
+    """Return the part with the first rows that fit into `bytes_max`, and the highest mod_revision in it.
+
+    No Python for each column of a row: `zip` and `Struct` turn the headers around.
+    """
+    get = state.get
+    records = [get(key) or _NO_RECORD for key in keys]
+    if sum(map(len, records)) + ROW_OVERHEAD_BYTES * len(records) > bytes_max:
+        records = records[: _fitting(records, bytes_max)]
+        if not records:
+            return RESULT_TOO_LARGE_PART, 0
+    headers = HEADER.iter_unpack(b"".join([record[:HEADER_BYTES] for record in records]))
+    created, modified, versions, _ = zip(*headers, strict=True)
+    many = kv_pb2.GetManyResult(
+        values=[record[HEADER_BYTES:] for record in records],
+        create_revisions=created,
+        mod_revisions=modified,
+        versions=versions,
+    )
+    return result_part(kv_pb2.OperationResult(get_many=many)), max(modified)
+
+
+def _fitting(records: Sequence[bytes], bytes_max: int) -> int:
+    """Return how many records fit."""
+    for count, record in enumerate(records):
+        bytes_max -= len(record) + ROW_OVERHEAD_BYTES
+        if bytes_max < 0:
+            return count
+    return len(records)
 
 
 def read_page(

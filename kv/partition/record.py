@@ -9,6 +9,7 @@ each an unsigned 64-bit little-endian integer. The expiry is reserved and 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Final
 
@@ -78,6 +79,17 @@ def txn_part(succeeded: bool, revision: int, parts: list[bytes]) -> bytes:
     head = kv_pb2.TxnResult(succeeded=succeeded, revision=revision).SerializeToString()
     body = head + b"".join([_TXN_RESULTS + part[1:] for part in parts])
     return _framed(b"\x22" + varint(len(body)) + body)  # 0x22: OperationResult.txn, field 4
+
+
+def row_by_row(results: Iterable[kv_pb2.OperationResult]) -> Iterator[kv_pb2.OperationResult]:
+    """Yield the results with those of many puts one by one: outcomes are asked for by the place of a row."""
+    for result in results:
+        if result.HasField("put_many"):
+            many = result.put_many
+            for version in many.versions:
+                yield kv_pb2.OperationResult(put=kv_pb2.PutResult(revision=many.revision, version=version))
+        else:
+            yield result
 
 
 def _framed(payload: bytes) -> bytes:

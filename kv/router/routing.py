@@ -38,10 +38,14 @@ from kv.v1 import kv_pb2
 RESPONSE_BYTES_MAX: Final = REQUEST_BYTES_MAX
 """A merged response is not larger: values beyond it are replaced by an error that asks for smaller batches."""
 
-_READS: Final = frozenset({"get", "range"})
+_READS: Final = frozenset({"get", "get_many", "range"})
 _SETTLING: Final = frozenset({"open_session", "outcome"})
-_LISTED: Final = frozenset({"get", "put", "delete", "increment", "append", "txn"})
+_KEYED: Final = frozenset({"get", "put", "delete", "increment", "append"})
+_LISTED: Final = _KEYED | {"txn"}
 
+
+_VALUES: Final = frozenset({"get", "get_many"})
+"""Results that hold values, and may be large."""
 
 _PLAIN_LEVEL_MAX: Final = kv_pb2.READ_LEVEL_LINEARIZABLE
 """The levels up to this one are the default: the leader answers, whatever the batch holds."""
@@ -250,27 +254,37 @@ def _part(batch: kv_pb2.BatchRequest, partition: GroupId, positions: Sequence[in
 
 def _partition_of(operation: kv_pb2.Operation, ring: Ring) -> GroupId:
     """Return the partition that owns every key of the operation."""
-    match operation.WhichOneof("operation"):
-        case "put":
-            return ring.partition_of(operation.put.key)
-        case "get":
-            return ring.partition_of(operation.get.key)
-        case "delete":
-            return ring.partition_of(operation.delete.key)
-        case "increment":
-            return ring.partition_of(operation.increment.key)
-        case "append":
-            return ring.partition_of(operation.append.key)
+    kind = operation.WhichOneof("operation")
+    if kind in _KEYED:
+        keyed: kv_pb2.GetOperation = getattr(operation, kind)
+        return ring.partition_of(keyed.key)
+    match kind:
+        case "put_many":
+            return _partition_of_rows("put_many", operation.put_many.keys, ring)
+        case "get_many":
+            return _partition_of_rows("get_many", operation.get_many.keys, ring)
         case "txn":
             return _partition_of_txn(operation.txn, ring)
         case None:
             raise InvalidArgument(
                 "an operation of the batch is empty or of a kind that this node does not know"
             )
-        case kind:
+        case _:
             raise InvalidArgument(
                 f"{kind} has no key: name the partition in the request", metadata={"kind": kind}
             )
+
+
+def _partition_of_rows(kind: str, keys: Sequence[bytes], ring: Ring) -> GroupId:
+    if not keys:
+        raise InvalidArgument(f"{kind} has no keys: give at least one")
+    partitions = {ring.partition_of(key) for key in keys}
+    if len(partitions) > 1:
+        raise CrossPartition(
+            f"{kind} has keys of {len(partitions)} partitions: send one for each partition, or an operation for each key",
+            metadata={"partitions": ",".join(str(partition) for partition in sorted(partitions))},
+        )
+    return partitions.pop()
 
 
 def _partition_of_txn(txn: kv_pb2.TxnOperation, ring: Ring) -> GroupId:
@@ -345,11 +359,19 @@ def _failed(part: Part, error: KVError) -> kv_pb2.BatchResponse:
     """Give each operation the error; its outcome, where it can be asked for, under a token of its own."""
     errors = [error] * len(part.positions)
     if error.token is not None:
-        whole = OutcomeToken.parse(error.token)  # this router's own
-        errors = [
-            with_token(error, replace(whole, position=position, count=1)) for position in range(len(errors))
-        ]
+        errors = _with_tokens(error, OutcomeToken.parse(error.token), part)  # this router's own
     return kv_pb2.BatchResponse(results=[kv_pb2.OperationResult(error=to_proto(each)) for each in errors])
+
+
+def _with_tokens(error: KVError, whole: OutcomeToken, part: Part) -> list[KVError]:
+    """Return the error for each operation of the part. Places in a request are counted in rows."""
+    errors: list[KVError] = []
+    position = 0
+    for operation in kv_pb2.BatchRequest.FromString(part.raw).operations:
+        count = len(operation.put_many.keys) if operation.HasField("put_many") else 1
+        errors.append(with_token(error, replace(whole, position=position, count=count)))
+        position += count
+    return errors
 
 
 def with_token(error: KVError, token: OutcomeToken) -> KVError:
@@ -367,7 +389,7 @@ def _bounded(results: list[kv_pb2.OperationResult]) -> list[kv_pb2.OperationResu
     total = 0
     kept = []
     for result in results:
-        if result.WhichOneof("result") == "get" and total + result.ByteSize() > RESPONSE_BYTES_MAX:
+        if result.WhichOneof("result") in _VALUES and total + result.ByteSize() > RESPONSE_BYTES_MAX:
             error = RequestTooLarge(
                 f"the values of this batch are more than {RESPONSE_BYTES_MAX} bytes",
                 metadata={"response_bytes_max": RESPONSE_BYTES_MAX},

@@ -177,6 +177,10 @@ class Model:
             case "txn":
                 with suppress(Impossible):
                     self._txn(operation.txn)
+            case "put_many":
+                self.operations += len(operation.put_many.keys) - 1
+                for key, value in zip(operation.put_many.keys, operation.put_many.values, strict=True):
+                    self._put(key, value)
             case _:
                 with suppress(Impossible):
                     self._write(operation)

@@ -75,6 +75,30 @@ def run_virtual(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     return result
 
 
+def rows_of(batch: kv_pb2.BatchRequest) -> list[kv_pb2.Operation]:
+    """Return the operations of a batch, each row of a column as one of its own."""
+    rows: list[kv_pb2.Operation] = []
+    for operation in batch.operations:
+        puts, gets = operation.put_many, operation.get_many
+        if operation.HasField("put_many"):
+            for key, value in zip(puts.keys, puts.values, strict=True):
+                rows.append(kv_pb2.Operation(put=kv_pb2.PutOperation(key=key, value=value)))
+        elif operation.HasField("get_many"):
+            rows.extend(kv_pb2.Operation(get=kv_pb2.GetOperation(key=key)) for key in gets.keys)
+        else:
+            rows.append(operation)
+    return rows
+
+
+def _results_by_row(response: kv_pb2.BatchResponse) -> list[kv_pb2.OperationResult]:
+    results: list[kv_pb2.OperationResult] = []
+    for result in response.results:
+        many = result.put_many
+        rows = [kv_pb2.PutResult(revision=many.revision, version=version) for version in many.versions]
+        results.extend([kv_pb2.OperationResult(put=row) for row in rows] or [result])
+    return results
+
+
 @dataclass
 class MemorySession:
     """A session's results by sequence."""
@@ -96,6 +120,8 @@ class MemoryPartition:
     """Every put in the order of its application: (key, value)."""
     batch_sizes: list[int] = field(default_factory=list)
     """Operations of each request that was applied."""
+    get_rows_max: int = 4096
+    """More rows of a `GetManyResult` than that are left out: its answer is full."""
     lagging: set[NodeId] = field(default_factory=set)
     """Replicas that hold writes at level ALL back."""
 
@@ -117,7 +143,7 @@ class MemoryPartition:
             for old in [one for one in session.results if one <= session.acknowledged]:
                 del session.results[old]
         self.index += 1
-        self.batch_sizes.append(len(batch.operations))
+        self.batch_sizes.append(len(rows_of(batch)))
         response = kv_pb2.BatchResponse(results=[self._apply(one) for one in batch.operations])
         response.evidence.append(self.evidence(batch, node))
         if session is not None:
@@ -130,8 +156,9 @@ class MemoryPartition:
         evidence = kv_pb2.Evidence(
             partition=self.id, map_epoch=1, term=1, index=self.index, node=node, level=level
         )
-        found = [self.data[op.get.key].mod_revision for op in batch.operations if op.get.key in self.data]
-        is_read = all(op.HasField("get") for op in batch.operations)
+        rows = rows_of(batch)
+        found = [self.data[op.get.key].mod_revision for op in rows if op.get.key in self.data]
+        is_read = all(op.HasField("get") for op in rows)
         evidence.revision = max(found, default=0) if is_read else self.index
         if level not in (kv_pb2.READ_LEVEL_LINEARIZABLE, kv_pb2.READ_LEVEL_LEASE):
             evidence.age_ms = 7
@@ -151,7 +178,7 @@ class MemoryPartition:
         if session is None or asked.sequence <= session.acknowledged:
             return kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_UNKNOWN)
         if asked.sequence in session.results:
-            kept = session.results[asked.sequence].results
+            kept = _results_by_row(session.results[asked.sequence])
             return kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_APPLIED, results=kept)
         session.fenced.add(asked.sequence)
         return kv_pb2.OutcomeResult(outcome=kv_pb2.WRITE_OUTCOME_NOT_APPLIED)
@@ -167,6 +194,8 @@ class MemoryPartition:
             "increment": self._increment,
             "append": self._append,
             "outcome": self._outcome,
+            "put_many": self._put_many,
+            "get_many": self._get_many,
         }
         try:
             if kind not in serve:
@@ -210,6 +239,22 @@ class MemoryPartition:
         self.data[put.key] = item
         previous = old if put.return_previous else None
         return kv_pb2.PutResult(revision=self.index, version=item.version, previous=previous)
+
+    def _put_many(self, many: kv_pb2.PutManyOperation) -> kv_pb2.PutManyResult:
+        rows = rows_of(kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put_many=many)]))
+        return kv_pb2.PutManyResult(
+            revision=self.index, versions=[self._put(row.put).version for row in rows]
+        )
+
+    def _get_many(self, many: kv_pb2.GetManyOperation) -> kv_pb2.GetManyResult:
+        result = kv_pb2.GetManyResult()
+        for key in many.keys[: self.get_rows_max]:
+            item = self.data.get(key, kv_pb2.KeyValue())
+            result.values.append(item.value)
+            result.create_revisions.append(item.create_revision)
+            result.mod_revisions.append(item.mod_revision)
+            result.versions.append(item.version)
+        return result
 
     def _delete(self, delete: kv_pb2.DeleteOperation) -> kv_pb2.DeleteResult:
         self._check(delete.key, delete.condition)
@@ -313,7 +358,7 @@ class FakeCluster:
     def _outcome(self, node: NodeId, request: kv_pb2.PipelinedBatch) -> kv_pb2.BatchResponse | KVError:
         partition = self.partitions[request.partition]
         ring = Ring(self.map.partitions)
-        for operation in request.batch.operations:
+        for operation in rows_of(request.batch):
             arm = getattr(operation, operation.WhichOneof("operation") or "get")
             key = getattr(arm, "key", b"")
             if key and ring.partition_of(key) != request.partition:

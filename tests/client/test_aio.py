@@ -24,7 +24,7 @@ from kv.errors import (
     ValueTooLarge,
 )
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
-from tests.client.fakes import FakeCluster, FakeTransport, run_virtual
+from tests.client.fakes import FakeCluster, FakeTransport, rows_of, run_virtual
 from tests.client.test_core import play
 
 
@@ -119,7 +119,7 @@ def test_a_failed_piece_stops_its_partition() -> None:
 
     async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
         cluster.rule = lambda _node, request: (
-            DiskFull("no room") if any(op.put.value == b"2" for op in request.batch.operations) else None
+            DiskFull("no room") if any(op.put.value == b"2" for op in rows_of(request.batch)) else None
         )
         results = await client.batch([Put(b"a", b"%d" % number) for number in range(6)], timeout=1.0)
         assert [type(result) for result in results[:2]] == [PutReply, PutReply]

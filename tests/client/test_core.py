@@ -29,7 +29,7 @@ from kv.errors import (
 from kv.ids import NodeId
 from kv.router.ring import HASH_SPACE
 from kv.v1 import kv_pb2
-from tests.client.fakes import FakeCluster, FakeTransport, Fault, run_virtual
+from tests.client.fakes import FakeCluster, FakeTransport, Fault, rows_of, run_virtual
 
 Scenario = Callable[[AsyncClient, FakeCluster, FakeTransport], Coroutine[Any, Any, None]]
 
@@ -57,7 +57,7 @@ def once(fault: Fault | KVError, wanted: str = "put") -> Callable[[NodeId, kv_pb
     left = [fault]
 
     def rule(_node: NodeId, request: kv_pb2.PipelinedBatch) -> Fault | KVError | None:
-        kinds = {operation.WhichOneof("operation") for operation in request.batch.operations}
+        kinds = {operation.WhichOneof("operation") for operation in rows_of(request.batch)}
         return left.pop() if left and wanted in kinds else None
 
     return rule
@@ -67,7 +67,7 @@ def always(fault: Fault | KVError, wanted: str = "put") -> Callable[[NodeId, kv_
     """Return a rule that lets every request with a `wanted` operation suffer the fault."""
 
     def rule(_node: NodeId, request: kv_pb2.PipelinedBatch) -> Fault | KVError | None:
-        kinds = {operation.WhichOneof("operation") for operation in request.batch.operations}
+        kinds = {operation.WhichOneof("operation") for operation in rows_of(request.batch)}
         return fault if wanted in kinds else None
 
     return rule
@@ -78,7 +78,7 @@ def identities(cluster: FakeCluster) -> list[tuple[int, int]]:
     return [
         (request.batch.request_id.session, request.batch.request_id.sequence)
         for _, request in cluster.requests
-        if any(operation.HasField("put") for operation in request.batch.operations)
+        if any(operation.HasField("put") for operation in rows_of(request.batch))
     ]
 
 
@@ -245,7 +245,7 @@ def test_reads_and_writes_travel_apart() -> None:
         assert levels == [(0, True), (1, False), (2, False)]
         cluster.requests.clear()
         await client.batch([Get(b"a"), Put(b"a", b"3")])
-        assert [len(request.batch.operations) for _, request in cluster.requests] == [2]
+        assert [len(rows_of(request.batch)) for _, request in cluster.requests] == [2]
         assert cluster.requests[0][1].batch.request_id.session
 
     play(scenario)
@@ -369,7 +369,7 @@ def test_an_expired_session_after_a_lost_reply_is_unknown() -> None:
     async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
         faults: list[Fault | KVError] = [SessionExpired("gone"), Fault.CUT_AFTER]
         cluster.rule = lambda _node, request: (
-            faults.pop() if faults and request.batch.operations[0].HasField("put") else None
+            faults.pop() if faults and rows_of(request.batch)[0].HasField("put") else None
         )
         with pytest.raises(UnknownOutcome, match="session expired"):
             await client.put(b"a", b"1")

@@ -16,7 +16,7 @@ from kv.client import AsyncClient, Client, Compare, Delete, DeleteReply, Get, It
 from kv.errors import Conflict, CrossPartition, InvalidArgument
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from kv.router.ring import Ring
-from kv.v1 import kv_pb2
+from kv.v1 import kv_pb2, kv_pb2_grpc
 from tests.integration import support
 
 NODES: Final = ("n1", "n2", "n3")
@@ -25,6 +25,37 @@ SCAN_VALUE_BYTES: Final = 1000
 """So many items of this size are several pages of each partition, and of the scan."""
 
 every_node = pytest.mark.parametrize("node", NODES)
+
+
+async def test_large_values_read_at_once(cluster: LocalCluster) -> None:
+    """Gets of large values that happen to travel together answer as each alone would, and so does a batch of them."""
+    async with AsyncClient.from_url(cluster.url) as client:
+        keys = [b"{large}/%d" % number for number in range(10)]
+        values = [bytes([number]) * VALUE_BYTES_MAX for number in range(10)]
+        for key, value in zip(keys, values, strict=True):
+            await client.put(key, value)
+        together = await asyncio.gather(*map(client.get, keys))
+        assert [item and item.value for item in together] == values
+        batch = await client.batch([Get(key) for key in keys])
+        assert [isinstance(item, Item) and item.value for item in batch] == values
+        for key in keys:
+            await client.delete(key)
+
+
+async def test_columns_by_bare_stubs(cluster: LocalCluster) -> None:
+    """Many puts and gets of one partition are one operation each, through any node, for any client of gRPC."""
+    async with grpc.aio.insecure_channel(cluster.specs["n2"].address) as channel:
+        stub = kv_pb2_grpc.KVServiceStub(channel)
+        keys = [b"{columns}/%d" % number for number in range(100)]
+        puts = kv_pb2.PutManyOperation(keys=keys, values=keys)
+        done = await stub.Batch(kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put_many=puts)]))
+        assert list(done.results[0].put_many.versions) == [1] * 100
+        gets = kv_pb2.GetManyOperation(keys=[*keys, b"{columns}/none"])
+        found = (await stub.Batch(kv_pb2.BatchRequest(operations=[kv_pb2.Operation(get_many=gets)]))).results[
+            0
+        ]
+        assert list(found.get_many.values) == [*keys, b""]
+        assert set(found.get_many.mod_revisions) == {done.results[0].put_many.revision, 0}
 
 
 @every_node

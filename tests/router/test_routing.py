@@ -347,3 +347,29 @@ def test_a_token_cuts_its_operations_out_of_the_results() -> None:
         with pytest.raises(InvalidArgument, match="had 4"):
             revisions(position, count)
     assert cut([], OutcomeToken(1, 2, 3, 5, 1)) == []
+
+
+def test_columns_go_where_all_their_keys_are() -> None:
+    """A column of one partition is routed whole; one of two, or of none, is refused alone and says what to do."""
+    puts = kv_pb2.Operation(put_many=kv_pb2.PutManyOperation(keys=[KEYS[0]] * 2, values=[b"", b""]))
+    gets = kv_pb2.Operation(get_many=kv_pb2.GetManyOperation(keys=KEYS[:2]))
+    none = kv_pb2.Operation(get_many=kv_pb2.GetManyOperation())
+    whole = batch(puts, gets, none)
+    plan = split(whole, whole.SerializeToString(), RING)
+    [part] = plan.parts
+    assert (part.partition, part.positions) == (RING.partition_of(KEYS[0]), (0,))
+    assert isinstance(plan.refused[1], CrossPartition)
+    assert isinstance(plan.refused[2], InvalidArgument)
+    assert traits_of(batch(gets)).is_read
+    assert not traits_of(batch(puts)).is_read
+
+
+def test_tokens_count_rows() -> None:
+    """The token of an operation names its place among the rows of its request, and how many it has."""
+    many = kv_pb2.PutManyOperation(keys=[KEYS[0], KEYS[0]], values=[b"", b""])
+    whole = batch(put(KEYS[0]), kv_pb2.Operation(put_many=many), put(KEYS[0]))
+    plan = split(whole, whole.SerializeToString(), RING)
+    error = with_token(UnknownOutcome("lost"), OutcomeToken(1, 7, 1))
+    merged = kv_pb2.BatchResponse.FromString(merge(plan, [error]))
+    tokens = [OutcomeToken.parse(str(from_proto(result.error).token)) for result in merged.results]
+    assert [(token.position, token.count) for token in tokens] == [(0, 1), (1, 2), (3, 1)]

@@ -1,0 +1,119 @@
+"""What travels in columns, and that callers cannot tell."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from kv.client import AsyncClient, Delete, Get, Item, Put, PutReply
+from kv.errors import DiskFull, InvalidArgument, NotOnAllReplicas
+from kv.v1 import kv_pb2
+from tests.client.fakes import FakeCluster, FakeTransport
+from tests.client.test_core import play
+
+
+def kinds_of(cluster: FakeCluster) -> list[list[str]]:
+    """Return the kinds of operations of each request but the opening of sessions."""
+    kinds = [
+        [str(one.WhichOneof("operation")) for one in request.batch.operations]
+        for _, request in cluster.requests
+    ]
+    return [one for one in kinds if one != ["open_session"]]
+
+
+def test_what_is_joined_travels_in_columns() -> None:
+    """Plain puts, and gets, that travel together are one operation; a lone one is itself."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        replies = await asyncio.gather(*(client.put(b"k%d" % i, b"%d" % i) for i in range(9)))
+        assert [reply.version for reply in replies] == [1] * 9
+        items = await asyncio.gather(*(client.get(b"k%d" % i) for i in range(10)))
+        assert [item and item.value for item in items] == [b"%d" % i for i in range(9)] + [None]
+        proofs = [(item.evidence, item.mod_revision) for item in items if item]
+        assert all(proof and proof.revision == revision for proof, revision in proofs)
+        assert kinds_of(cluster) == [["put"], ["put_many"], ["get_many"]]
+
+    play(scenario)
+
+
+def test_what_is_not_plain_travels_as_itself() -> None:
+    """A condition, a previous value or another kind of operation among them: a message each, results in place."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await asyncio.gather(client.put(b"a", b"1"), client.put(b"b", b"1", if_absent=True))
+        await asyncio.gather(client.put(b"a", b"2"), client.put(b"b", b"2", return_previous=True))
+        await client.batch([Put(b"a", b"3"), Delete(b"b")])
+        await client.batch([Get(b"a"), Put(b"c", b"1")])
+        assert kinds_of(cluster) == [["put", "put"], ["put", "put"], ["put", "delete"], ["get", "put"]]
+
+    play(scenario)
+
+
+def test_batches_travel_in_columns() -> None:
+    """An explicit batch of puts, or of gets, too; a repeated key is written once for each row."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        replies = await client.batch([Put(b"a", b"1"), Put(b"b", b"1"), Put(b"a", b"2")])
+        assert [cast(PutReply, reply).version for reply in replies] == [1, 1, 2]
+        items = await client.batch([Get(b"b"), Get(b"none"), Get(b"a")])
+        assert [item and cast(Item, item).value for item in items] == [b"1", None, b"2"]
+        assert kinds_of(cluster) == [["put_many"], ["get_many"]]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_full_answer_is_asked_for_again(rows: int) -> None:
+    """Gets that had no room in the answer are sent again, whoever asked: nobody sees that values are large."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        keys = [b"k%d" % i for i in range(7)]
+        await client.batch([Put(key, key) for key in keys])
+        cluster.partitions[1].get_rows_max = rows
+        items = await client.batch([Get(key) for key in keys])
+        assert [cast(Item, item).value for item in items] == keys
+        singly = asyncio.gather(*map(client.get, keys[4:]))
+        found = [*await client.batch([Get(key) for key in keys[:4]]), *await singly]
+        assert [cast(Item, item).value for item in found] == keys
+
+    play(scenario)
+
+
+def test_a_column_that_is_refused_fails_each_row() -> None:
+    """A definite error of the whole operation is that of each call, an instance each."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        error = DiskFull("no room").message
+
+        def refuse(_: object) -> kv_pb2.PutManyResult:
+            raise InvalidArgument(error)
+
+        cluster.partitions[1]._put_many = refuse  # type: ignore[assignment, method-assign]
+        outcomes = await asyncio.gather(
+            *(client.put(b"k%d" % i, b"") for i in range(3)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [InvalidArgument] * 3
+        assert len({id(outcome) for outcome in outcomes}) == 3
+
+    play(scenario)
+
+
+def test_level_all_fails_each_row() -> None:
+    """Short of a replica each put that stands fails with `NotOnAllReplicas`, as one that travels alone does."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        cluster.partitions[1].lagging = {"n3"}
+        outcomes = await asyncio.gather(
+            *(client.put(b"k%d" % i, b"v", write_level="all") for i in range(3)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [NotOnAllReplicas] * 3
+        assert len(cluster.partitions[1].data) == 3
+        results = await client.batch([Put(b"a", b"1"), Put(b"b", b"1")], write_level="all")
+        assert [type(result) for result in results] == [NotOnAllReplicas] * 2
+        assert {kinds[0] for kinds in kinds_of(cluster)} == {"put_many"}
+
+    play(scenario)
