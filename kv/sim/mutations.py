@@ -15,7 +15,7 @@ from typing import Any
 
 from kv.errors import KVError, Unavailable
 from kv.internal.v1 import raft_pb2
-from kv.partition.batch import PUT, decode_batch
+from kv.partition.batch import PUT, PUT_MANY, decode_batch
 from kv.partition.checkpoint import Checkpoint
 from kv.partition.partition import Replica
 from kv.partition.proposals import Proposal
@@ -322,10 +322,14 @@ def replied_when_proposed(_: SimNode, group: Group) -> None:
                 partition=group.group_id, map_epoch=1, term=proposal.term, index=index, node=group.me
             )
             response = kv_pb2.BatchResponse(evidence=[proof])
-            for _, key, _, _ in request.batch.operations:
-                record = store.get(key)
-                version = 1 if record is None else decode_record(record)[2] + 1
-                response.results.add().put.CopyFrom(kv_pb2.PutResult(revision=index, version=version))
+            for operation in request.batch.operations:
+                result = response.results.add()
+                if operation[0] == PUT:
+                    version = _next_version(store.get(operation[1]))
+                    result.put.CopyFrom(kv_pb2.PutResult(revision=index, version=version))
+                else:
+                    versions = [_next_version(store.get(key)) for key in operation[1]]
+                    result.put_many.CopyFrom(kv_pb2.PutManyResult(revision=index, versions=versions))
             request.reply(response.SerializeToString())
             request.reply = _nobody
 
@@ -337,7 +341,14 @@ def _nobody(_: bytes | KVError) -> None:
 
 
 def _only_puts(batch: Any) -> bool:  # noqa: ANN401 - a decoded batch
-    return all(operation[0] == PUT and operation[3] is None for operation in batch.operations)
+    return all(
+        operation[0] == PUT_MANY or (operation[0] == PUT and operation[3] is None)
+        for operation in batch.operations
+    )
+
+
+def _next_version(record: bytes | None) -> int:
+    return 1 if record is None else decode_record(record)[2] + 1
 
 
 def lost_when_deposed(_: SimNode, group: Group) -> None:
