@@ -22,27 +22,26 @@ the event loop's, so that a simulator can run it in virtual time. Nothing awaits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
-from kv.client.answers import not_before, proofs_of, without_promise
-from kv.client.calls import Call, OpenCall, Proofs
-from kv.client.columns import Column, items_of, replies_of
+from kv.client.answers import not_before, proofs_of
+from kv.client.calls import Call, OpenCall
 from kv.client.directory import Directory
 from kv.client.lane import Lane, Limits, Request
 from kv.client.lanes import Lanes
 from kv.client.link import Link
-from kv.client.operations import fresh
 from kv.client.replicas import ReplicaChooser
+from kv.client.resolve import fail_all, resolve
 from kv.client.retry import Action, Decision, deadline_error, decide, is_indefinite
 from kv.client.route import Kind, Route
-from kv.client.session import SEQUENCE_SPAN_MAX, Session, SessionSlot
+from kv.client.session import Session
 from kv.client.session_token import Seen
+from kv.client.sessions import Sessions
 from kv.client.transport import Transport
 from kv.client.types import Evidence, ReadLevel, WriteLevel
 from kv.errors import (
     DeadlineExceeded,
-    Internal,
     KVError,
     NotLeader,
     NotOnAllReplicas,
@@ -111,7 +110,7 @@ class Core:
         self._jitter = jitter
         self._refresh_map = refresh_map
         self._loop = asyncio.get_running_loop()
-        self._slots: dict[GroupId, SessionSlot] = {}
+        self._sessions = Sessions(limits.session_requests_max, self._open_session)
         self._links: dict[str, Link] = {}
         self._requests: dict[Request, None] = {}  # in order: the end of all must not depend on addresses
         self._due: list[Lane] = []
@@ -177,7 +176,7 @@ class Core:
             error = UnknownOutcome("the client was closed") if sent else Unavailable("the client was closed")
             self._fail(request, error)
         for lane in self._lanes:
-            _fail_calls(lane.take_all(), Unavailable("the client was closed"))
+            fail_all(lane.take_all(), Unavailable("the client was closed"))
             _cancel(lane)
 
     # --- lanes --------------------------------------------------------------------------------------
@@ -245,7 +244,7 @@ class Core:
         """Build one request and send it; return False if the lane has to wait for its session."""
         session = None
         if lane.write:
-            session = self._session(lane)
+            session = self._sessions.of(lane)
             if session is None:
                 return False
         ops_max = 1 if lane.route.kind is Kind.ALONE else self._limits.ops_per_request_max
@@ -295,37 +294,20 @@ class Core:
         except Overloaded as error:
             call.fail(error)
 
-    # --- sessions -----------------------------------------------------------------------------------
+    def _open_session(self, lane: Lane, end: Callable[[int | KVError], None]) -> None:
+        """Ask the lane's partition for a session; `end` is told its id or the failure."""
 
-    def _session(self, lane: Lane) -> Session | None:
-        """Return the partition's session if it can take a request now; else see to it that one is opened."""
-        slot = self._slots.get(lane.partition)
-        if slot is None:
-            slot = self._slots[lane.partition] = SessionSlot(
-                requests_in_flight_max=self._limits.session_requests_max
-            )
-        if slot.current is not None and slot.current.span >= SEQUENCE_SPAN_MAX:
-            slot.expired(slot.current.id)  # its requests in flight keep it; it is only not given out any more
-        if slot.current is not None:
-            return None if slot.current.full else slot.current
-        if slot.start_opening():
-            self._open_session(lane, slot)
-        return None
-
-    def _open_session(self, lane: Lane, slot: SessionSlot) -> None:
-        def end(outcome: int | KVError) -> None:
-            if isinstance(outcome, int):
-                slot.opened(outcome)
-            else:
-                slot.open_failed()
+        def ended(outcome: int | KVError) -> None:
+            end(outcome)
+            if not isinstance(outcome, int):
                 lane.cause = outcome
                 # Those who wait have deadlines of their own. But what time does not cure is told at once.
                 if not isinstance(outcome, DeadlineExceeded):
                     text = f"no session could be opened: {outcome.reason}: {outcome.message}"
-                    _fail_calls(lane.take_all(), Unavailable(text, metadata={"cause": outcome.reason}))
+                    fail_all(lane.take_all(), Unavailable(text, metadata={"cause": outcome.reason}))
             self._schedule(lane)
 
-        call = OpenCall(self._loop.time() + self._open_timeout_s, end)
+        call = OpenCall(self._loop.time() + self._open_timeout_s, ended)
         self.submit(self._lanes.alone, lane.partition, call)
 
     # --- attempts -----------------------------------------------------------------------------------
@@ -439,48 +421,11 @@ class Core:
         self._finish(request)
         lane.failures, lane.avoid, lane.cause = 0, None, None
         proofs = proofs_of(response, lane.partition, write=lane.write)
-        results = without_promise(response.results, request.not_on_all)
-        if request.column is not None and len(results) == 1:
-            result = results[0]
-            if result.WhichOneof("result") == request.column:
-                self._learn(lane, proofs[0])
-                self._succeeded_by_rows(request, result, proofs)
-                return
-            results = [result] * request.count  # all rows failed for the same reason
-        if len(results) != request.count:
-            _fail_calls(request.calls, _miscounted(request.count, len(results)))
-            return
         self._learn(lane, proofs[0])
-        answers = iter(results)
-        for call in request.calls:
-            call.resolve(answers, proofs)
-
-    def _succeeded_by_rows(self, request: Request, result: kv_pb2.OperationResult, proofs: Proofs) -> None:
-        calls, row = request.calls, 0
-        if request.column is Column.PUTS:
-            revision, versions = result.put_many.revision, result.put_many.versions[:]
-            if len(versions) != request.count:
-                _fail_calls(calls, _miscounted(request.count, len(versions)))
-                return
-            replies = replies_of(revision, versions, proofs[0])
-            for call in calls:
-                count = call.count
-                call.resolve_puts(replies[row : row + count])
-                row += count
-            return
-        items = items_of(calls, result.get_many, proofs[0])
-        if not items:
-            _fail_calls(calls, _miscounted(request.count, 0))
-            return
-        unanswered: list[Call] = []
-        for call in calls:
-            count = call.count
-            if not call.resolve_gets(items[row : row + count], proofs):
-                unanswered.append(call)
-            row += count
-        if unanswered:  # the answer was full: values are large
-            request.lane.put_back(unanswered)
-            self._schedule(request.lane)
+        unanswered = resolve(request, response.results, proofs)
+        if unanswered:
+            lane.put_back(unanswered)
+            self._schedule(lane)
 
     def _learn(self, lane: Lane, evidence: Evidence) -> None:
         """Take what an answer tells beside its results: how far it proves, and who leads."""
@@ -504,7 +449,7 @@ class Core:
             self._ask_for_results(request, error)
             return
         if isinstance(error, SessionExpired) and request.session is not None:
-            self._slots[lane.partition].expired(request.session.id)
+            self._sessions.expired(lane.partition, request.session)
         decision = decide(
             error,
             write=lane.write,
@@ -574,21 +519,11 @@ class Core:
         if request in lane.resend:
             lane.resend.remove(request)
         if request.session is not None and request.token_given:
-            self._slots[lane.partition].set_aside(request.session, request.sequence)
+            self._sessions.set_aside(lane.partition, request.session, request.sequence)
         elif request.session is not None:
             request.session.end(request.sequence)
         if lane.waiting:
             self._schedule(lane)
-
-
-def _fail_calls(calls: Iterable[Call], error: KVError) -> None:
-    for call in calls:
-        if not call.done:
-            call.fail(fresh(error))
-
-
-def _miscounted(asked: int, answered: int) -> KVError:
-    return Internal(f"{asked} operations were answered by {answered} results")
 
 
 def _cancel(lane: Lane) -> None:

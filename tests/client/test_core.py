@@ -596,7 +596,7 @@ def test_window_of_the_session_bounds_unanswered_writes() -> None:
 
 def test_a_slow_request_does_not_cost_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """When one unanswered write holds the mark SEQUENCE_SPAN_MAX back, the next write opens another session."""
-    monkeypatch.setattr("kv.client.core.SEQUENCE_SPAN_MAX", 3)
+    monkeypatch.setattr("kv.client.sessions.SEQUENCE_SPAN_MAX", 3)
     limits = Limits(pipeline_ops_min=1, ops_per_request_max=1, attempt_timeout_s=100.0)
 
     async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
@@ -639,7 +639,7 @@ def test_a_node_may_refuse_and_the_next_call_works(error: KVError) -> None:
         core = client._core
         assert core is not None
         assert not core._requests
-        session = core._slots[1].current
+        session = core._sessions._slots[1].current
         assert session is not None
         assert session.in_flight == 0
 
