@@ -36,6 +36,9 @@ REPLICATION_FACTOR_DEFAULT: Final = 3
 PORT_MAX: Final = 65_535
 NODE_ID_DEFAULT: Final = "n1"
 LISTEN_DEFAULT: Final = "127.0.0.1:7001"
+OFF: Final = "off"
+"""Instead of an address: not at all."""
+
 RAFT_PORT_OFFSET: Final = 100
 """Raft's port lies so far above a node's own, if `raft_peers` says nothing else."""
 
@@ -169,6 +172,8 @@ class NodeConfig(BaseSettings):
     # Raft between the nodes has a port of its own: where each node's is dialled, and where this one binds
     raft_peers: Annotated[dict[NodeId, str], NoDecode] = Field(default_factory=_raft_peers)
     raft_listen: str = Field(default_factory=_raft_listen)
+    # the direct way of clients beside gRPC: where it listens (port 0: any free one), or "off"
+    direct_listen: str = Field(default_factory=lambda data: f"{data['listen'].rpartition(':')[0]}:0")
 
     # the first cluster map: the same on every node, or they would not agree on it
     partitions: int = Field(default=16, ge=1, le=PARTITIONS_MAX)
@@ -278,6 +283,13 @@ class NodeConfig(BaseSettings):
             parse_address(value)
         return value
 
+    @field_validator("direct_listen")
+    @classmethod
+    def _check_direct_listen(cls, value: str) -> str:
+        if value != OFF:
+            parse_address(value)
+        return value
+
     @field_validator("advertise")
     @classmethod
     def _check_advertise(cls, value: str) -> str:
@@ -290,6 +302,17 @@ class NodeConfig(BaseSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def offers_direct(self) -> bool:
+        """Whether clients are offered the direct way.
+
+        Not where they reach this node under another port than it listens at: what stands between (a proxy, a
+        forwarded port) would be passed by, and does not forward the other port.
+        """
+        if self.direct_listen == OFF:
+            return False
+        return parse_address(self.advertise)[1] == parse_address(self.listen)[1]
 
     @property
     def entry_bytes_max(self) -> int:

@@ -30,7 +30,7 @@ import uvloop
 
 from kv.assembly import Assembly
 from kv.cluster.map import ClusterMap, decode, from_proto
-from kv.config import NodeConfig
+from kv.config import NodeConfig, parse_address
 from kv.errors import KVError, Unavailable
 from kv.identity import DataDirectory, write_durably
 from kv.ids import GroupId, NodeId
@@ -41,6 +41,7 @@ from kv.raft.shell import AsyncioShell
 from kv.raft.transport import PeerLinks
 from kv.raft.wal import WalCorruption
 from kv.router.api import Forwarder
+from kv.router.direct import DirectListener
 from kv.router.forward import Forwarders
 from kv.router.routing import check_batch
 from kv.router.server import RouterServer
@@ -112,7 +113,8 @@ class Node:
         )
         router = self.parts.router
         self._forwarders = Forwarders(self._address_of, self._hello, router.config, rng)
-        self._front = RouterServer(router, self._hello, self.parts.metrics)
+        self._direct = DirectListener(*parse_address(config.direct_listen)) if config.offers_direct else None
+        self._front = RouterServer(router, self._hello, self.parts.metrics, self._direct)
         self._server: grpc.aio.Server | None = None
         self._make_http, self._fatal = make_http, fatal
         self._http: HttpServer | None = None
@@ -125,6 +127,8 @@ class Node:
         """Serves. Raises `Unavailable` if a port is taken."""
         self.parts.start_meta()
         self._load_map()
+        if self._direct is not None:
+            await self._direct.start()  # before the server: its streams offer the port
         self._server = grpc.aio.server(options=server_options(self.parts.router.config))
         self._front.add_to(self._server)
         try:
@@ -174,6 +178,8 @@ class Node:
         if self._http is not None:
             await self._http.stop()
         await self._front.stop()
+        if self._direct is not None:
+            self._direct.close()
         if self._server is not None:
             await self._server.stop(STOP_GRACE_S)
         self.parts.router.close()

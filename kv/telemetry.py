@@ -59,6 +59,8 @@ class Metrics:
     """From arrival to reply, by `method`."""
     pending_requests: Gauge
     """Requests accepted and not yet answered."""
+    direct_streams: Gauge
+    """Pipeline streams whose messages go over a TCP connection beside them."""
     commits: Counter
     """Log entries committed."""
     applied_ops: Counter
@@ -99,6 +101,7 @@ class Metrics:
             requests=counter("requests", "Finished requests.", "method", "outcome"),
             request_seconds=histogram("request_seconds", "From arrival to reply.", "method"),
             pending_requests=gauge("pending_requests", "Requests accepted and not yet answered."),
+            direct_streams=gauge("direct_streams", "Pipeline streams whose messages take the direct way."),
             commits=counter("commits", "Log entries committed."),
             applied_ops=counter("applied_ops", "Operations applied to the state."),
             wal_syncs=counter("wal_syncs", "Syncs of the write-ahead log."),

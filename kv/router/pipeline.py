@@ -49,6 +49,8 @@ class Pipeline:
         self._now = router.cluster.clock
         self._active_at_s = self._now()
         self.wake_writer = asyncio.Event()
+        self.wake: Callable[[], None] = self.wake_writer.set
+        """Called when a reply is ready. Who takes the replies out in another way puts a call of its own here."""
         self.changed = asyncio.Event()
         """Set whenever replies were written."""
         self.evicted: asyncio.Future[KVError] = asyncio.get_running_loop().create_future()
@@ -94,6 +96,11 @@ class Pipeline:
         self._replies.clear()
         self.evicted.cancel()
 
+    def fail(self, error: KVError) -> None:
+        """End the stream with this error."""
+        if not self.evicted.done():
+            self.evicted.set_result(error)
+
     def evict_if_idle(self, idle_s: float) -> None:
         """End the stream if nothing is in flight and nothing came for so long."""
         if self.in_flight == 0 and self._now() - self._active_at_s >= idle_s and not self.evicted.done():
@@ -138,7 +145,7 @@ class Pipeline:
         raw = message.SerializeToString()
         self._replies.append(raw)
         self._replies_bytes += len(raw)
-        self.wake_writer.set()
+        self.wake()
 
 
 def _take_joined(waiting: deque[bytes], bytes_max: int) -> list[bytes]:

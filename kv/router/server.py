@@ -18,10 +18,12 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from kv.direct import METADATA_KEY
 from kv.errors import Internal, KVError, Overloaded
 from kv.ids import GroupId
 from kv.internal.v1 import peer_pb2
 from kv.outcome import OutcomeToken
+from kv.router.direct import DirectListener
 from kv.router.dispatch import Router
 from kv.router.forward_server import ForwardService
 from kv.router.limits import PUBLIC_MESSAGE_BYTES_MAX
@@ -63,9 +65,15 @@ class RouterServer:
     """Serves the router over gRPC; the node adds it to its server, starts and stops it."""
 
     def __init__(
-        self, router: Router, hello: Callable[[], peer_pb2.Hello], metrics: Metrics | None = None
+        self,
+        router: Router,
+        hello: Callable[[], peer_pb2.Hello],
+        metrics: Metrics | None = None,
+        direct: DirectListener | None = None,
     ) -> None:
+        """`direct`: offered to the clients' streams; started and closed by whoever made it."""
         self.router = router
+        self._direct = direct
         self._config = router.config
         self._clock = router.cluster.clock
         self._forward = ForwardService(router.cluster, hello, router.config)
@@ -128,6 +136,7 @@ class RouterServer:
             await asyncio.sleep(self._config.health_interval_ms / 1000)
             await self.publish_health()
             self._metrics.pending_requests.set(self.router.in_flight)
+            self._metrics.direct_streams.set(0 if self._direct is None else self._direct.connections)
             for pipeline in self._pipelines:
                 pipeline.evict_if_idle(self._config.idle_stream_s)
 
@@ -309,10 +318,15 @@ class RouterServer:
             await abort(context, Overloaded(message, metadata={"streams_max": limit}))
         pipeline = Pipeline(self.router, self._count_pipelined)
         self._pipelines.add(pipeline)
+        offer = None if self._direct is None else self._direct.offer(pipeline)
         try:
+            if offer is not None:
+                await context.send_initial_metadata(((METADATA_KEY, offer.encode()),))
             await serve_pipeline(pipeline, context)
         finally:
             self._pipelines.discard(pipeline)
+            if self._direct is not None and offer is not None:
+                self._direct.withdraw(offer, pipeline)
 
     def _count_pipelined(self, outcome: str) -> None:
         if outcome == "OK":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
 
+from kv.direct import METADATA_KEY, PREFACE, TOKEN_BYTES, Offer
 from kv.errors import KVError, Unavailable, from_proto, to_grpc, to_proto
+from kv.frames import EMPTY, FrameReader, frame_of
 from kv.ids import NodeId
 from kv.router.ring import Ring
 from kv.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2, kv_pb2_grpc
@@ -36,6 +39,7 @@ class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceSer
     def __init__(self, cluster: FakeCluster, node: NodeId) -> None:
         self.cluster = cluster
         self.node = node
+        self.direct: FakeDirect | None = None
 
     async def Pipeline(  # noqa: N802  # the service's name
         self,
@@ -43,6 +47,8 @@ class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceSer
         context: grpc.aio.ServicerContext[kv_pb2.PipelineRequest, kv_pb2.PipelineResponse],
     ) -> AsyncIterator[kv_pb2.PipelineResponse]:
         """Answer each message in order, suffering the cluster's faults."""
+        if self.direct is not None:
+            await context.send_initial_metadata(((METADATA_KEY, self.direct.offer.encode()),))
         async for message in request_iterator:
             self.cluster.messages += 1
             response = kv_pb2.PipelineResponse()
@@ -113,12 +119,65 @@ class FakeNode(kv_pb2_grpc.KVServiceServicer, cluster_pb2_grpc.ClusterServiceSer
         return cluster_pb2.GetStatusResponse(status=cluster_pb2.NodeStatus(id=self.node))
 
 
+class FakeDirect:
+    """The direct way of one node: it serves the cluster, or does to each connection what `rude` says."""
+
+    def __init__(self, node: FakeNode, rude: bytes | None = None) -> None:
+        """`rude`: what is said to each connection in place of letting it in; nothing follows."""
+        self.node = node
+        self.rude = rude
+        self.connections = self.messages = 0
+        self.offer = Offer(1, secrets.token_bytes(TOKEN_BYTES))
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen at a port that the system chooses, and offer it."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.offer = Offer(self._server.sockets[0].getsockname()[1], self.offer.token)
+        self.node.direct = self
+
+    async def stop(self) -> None:
+        """Listen no more; the offer stands."""
+        assert self._server is not None, "it was started"
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        frames = FrameReader(PREFACE, 16 << 20)
+        try:
+            while data := await reader.read(1 << 16):
+                if not all(self._take(payload, writer) for payload in frames.feed(data)):
+                    break
+        finally:
+            writer.close()
+
+    def _take(self, payload: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer a message; return False to end the connection."""
+        if payload == self.offer.token:
+            writer.write(PREFACE + EMPTY if self.rude is None else self.rude)
+            return True
+        self.messages += 1
+        cluster = self.node.cluster
+        for request in kv_pb2.PipelineRequest.FromString(payload).batches:
+            cluster.requests.append((self.node.node, request))
+            fault = cluster.rule(self.node.node, request)
+            if fault is Fault.CUT_AFTER:
+                cluster.serve(self.node.node, request)
+            if fault is not None:
+                return False
+            reply = cluster.serve(self.node.node, request)
+            writer.write(frame_of(kv_pb2.PipelineResponse(replies=[reply]).SerializeToString()))
+        return True
+
+
 class GrpcCluster:
     """Three servers in this process, which can be stopped one by one."""
 
     def __init__(self) -> None:
         self.fake = FakeCluster()
         self.servers: dict[NodeId, grpc.aio.Server] = {}
+        self.nodes: dict[NodeId, FakeNode] = {}
 
     @property
     def addresses(self) -> list[str]:
@@ -134,6 +193,7 @@ class GrpcCluster:
         self.fake = FakeCluster(partitions, addresses)
         for node, server in self.servers.items():
             servicer = FakeNode(self.fake, node)  # type: ignore[abstract]  # the client calls no other method
+            self.nodes[node] = servicer
             kv_pb2_grpc.add_KVServiceServicer_to_server(servicer, server)
             cluster_pb2_grpc.add_ClusterServiceServicer_to_server(servicer, server)
             await server.start()
