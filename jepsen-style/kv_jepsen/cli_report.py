@@ -69,6 +69,9 @@ def report_command(
     folder.save(judged)
     for problem in write_index(folder.path.parent):
         typer.echo(f"left out of the index: {problem}", err=True)
+    for check in judged.checks:
+        if check.valid == "unknown":
+            typer.echo(f"{check.checker}: unknown: {check.reason}")
     typer.echo(f"{chosen}: {WORD[judged.valid]}: {folder.path / 'report.html'}")
     raise typer.Exit(EXIT[judged.valid])
 

@@ -23,7 +23,7 @@ from kv_jepsen.results import ResultFolder, write_index
 from kv_jepsen.schedule import Fault, parse_schedule
 from kv_jepsen.targets import TARGETS
 from kv_jepsen.unsupported import Unsupported
-from kv_jepsen.verdict import EXIT_BAD_INPUT
+from kv_jepsen.verdict import EXIT_BAD_INPUT, Judgement
 from kv_jepsen.workloads import WORKLOADS
 
 SEED_MAX: Final = 1 << 32
@@ -74,7 +74,8 @@ def run_command(
 ) -> None:
     """Run a cluster under load and faults, record what the clients see, judge it, and write the report.
 
-    Exit status: 0 valid, 1 a violation, 3 unknown, 2 bad usage, 130 interrupted (the history so far is kept).
+    Exit status: 0 valid, 1 a violation, 3 unknown (also: no answer that could have been wrong), 2 bad usage, 130 interrupted
+    (the history so far is kept).
     """
     choice = Choice(
         name or f"{target.rpartition(':')[2]}-{workload}", target, workload,
@@ -126,13 +127,20 @@ def performed(
 
 
 def tell(run: Run) -> None:
-    """Print what is wrong, the first of each kind."""
+    """Print what is wrong, the first of each kind, and why something is not known."""
     for check in run.checks:
         for finding in check.findings[:3]:
             typer.echo(f"{check.checker}: {finding.kind}: {finding.sentence}")
+        if check.valid == "unknown":
+            typer.echo(f"{check.checker}: unknown: {check.reason}")
     if run.linearizable is not None:
         for bad in run.linearizable.failures:
             typer.echo(f"not linearizable: key {bad.key}")
+        for key in run.linearizable.keys:
+            if key.judgement is Judgement.UNKNOWN:
+                typer.echo(f"linearizable: unknown: key {key.key}: {key.reason}")
+    if run.elle is not None and run.elle.valid == "unknown":
+        typer.echo("cycles: unknown: no transaction read anything of another")
 
 
 def write_the_index(results: Path) -> None:

@@ -31,6 +31,7 @@ class Workload:
 
     Attributes:
         functions: those that belong to it; calls of others are left to other workloads.
+        telling: of these the ones whose answers are held against the calls before; without one nothing is shown.
         model: for linearizability, if that is judged; None otherwise.
         transactions: whether cycles of list appends are judged.
         checks: further properties.
@@ -38,25 +39,39 @@ class Workload:
     """
 
     functions: frozenset[str]
+    telling: frozenset[str]
     model: Callable[[], Model] | None = None
     transactions: bool = False
     checks: tuple[Checker, ...] = ()
     evidence: bool = False
 
 
+_CHECKED: Final = frozenset({"read", "cas"})
+
 WORKLOADS: Final[Mapping[str, Workload]] = {
-    "register": Workload(frozenset({"read", "write", "cas"}), model=Register, evidence=True),
-    "append": Workload(frozenset({"txn", "append", "read"}), transactions=True),
-    "set": Workload(frozenset({"add", "read"}), checks=(checkers.final_set, checkers.set_full)),
-    "counter": Workload(frozenset({"add", "add_get", "read"}), checks=(checkers.counter,)),
-    "queue": Workload(frozenset({"enqueue", "dequeue", "drain"}), checks=(checkers.total_queue,)),
-    "bank": Workload(frozenset({"transfer", "read"}), checks=(checkers.bank,)),
-    "ids": Workload(frozenset({"generate"}), checks=(checkers.unique_ids,)),
-    "kv": Workload(frozenset(KvString.functions), model=KvString),
-    "lock": Workload(frozenset(Mutex.functions), model=Mutex),
-    "delete": Workload(frozenset(Erasable.functions), model=Erasable, evidence=True),
+    "register": Workload(frozenset({"read", "write", "cas"}), _CHECKED, model=Register, evidence=True),
+    "append": Workload(frozenset({"txn", "append", "read"}), frozenset({"txn", "read"}), transactions=True),
+    "set": Workload(
+        frozenset({"add", "read"}), frozenset({"read"}), checks=(checkers.final_set, checkers.set_full)
+    ),
+    "counter": Workload(
+        frozenset({"add", "add_get", "read"}), frozenset({"add_get", "read"}), checks=(checkers.counter,)
+    ),
+    "queue": Workload(
+        frozenset({"enqueue", "dequeue", "drain"}),
+        frozenset({"dequeue", "drain"}),
+        checks=(checkers.total_queue,),
+    ),
+    "bank": Workload(frozenset({"transfer", "read"}), frozenset({"read"}), checks=(checkers.bank,)),
+    "ids": Workload(frozenset({"generate"}), frozenset({"generate"}), checks=(checkers.unique_ids,)),
+    "kv": Workload(frozenset(KvString.functions), frozenset({"get"}), model=KvString),
+    "lock": Workload(frozenset(Mutex.functions), frozenset({"acquire"}), model=Mutex),
+    "delete": Workload(frozenset(Erasable.functions), _CHECKED, model=Erasable, evidence=True),
     "watch": Workload(
-        frozenset({"read", "write", "cas", "delete", "watch"}), checks=(checkers.watches,), evidence=True
+        frozenset({"read", "write", "cas", "delete", "watch"}),
+        frozenset({"watch"}),
+        checks=(checkers.watches,),
+        evidence=True,
     ),
 }
 """Every workload by the name users give it."""
@@ -107,7 +122,7 @@ def judge(
     faults = run.faults or periods(run.history.notes)
     whole = tuple(call for call in run.history.calls if call.f in chosen.functions)
     strong = tuple(call for call in whole if not is_read(call) or level(call) in levels)
-    checks = [*run.checks, *(one(strong) for one in chosen.checks)]
+    checks = [*run.checks, checkers.successes(whole, chosen.telling), *(one(strong) for one in chosen.checks)]
     judged = replace(run, faults=faults)
     if chosen.model is not None:
         verdict = linearizable(run.history, strong, chosen.model(), limits, now)

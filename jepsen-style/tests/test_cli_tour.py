@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from kv_jepsen import cli_tour
+from kv_jepsen.checkers import Valid
 from kv_jepsen.cli import app
 from kv_jepsen.cuts import sockets
 from kv_jepsen.draw import FAMILIES
+from kv_jepsen.mutants import Hunt
 from kv_jepsen.targets.clocks import MISSING
 
 EXAMPLE = "kv_jepsen.targets.example:Forgetful"
@@ -78,3 +80,39 @@ def test_a_mutant_that_is_not_hunted(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["mutants", "--only", "perfect", "--results", str(tmp_path)])
     assert done.exit_code == 2
     assert "'perfect' is not hunted with real processes; these are: reply-when-proposed" in done.output
+
+
+class _Judged:
+    """Stands for a run of which only the verdict is asked."""
+
+    def __init__(self, valid: Valid) -> None:
+        self.valid = valid
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status", "says"),
+    [
+        (["unknown", True], 0, "1 runs without a mutant: 1 valid, 0 invalid, 0 that showed nothing"),
+        (["unknown", False], 1, "0 valid, 1 invalid"),
+        (["unknown"] * cli_tour.CONTROLS_MAX, 3, "0 valid, 0 invalid, 1 that showed nothing"),
+    ],
+)
+def test_a_control_that_shows_nothing_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdicts: list[Valid], status: int, says: str
+) -> None:
+    """A run that proves nothing is told and followed by one from another seed; if none proves anything it is unknown."""
+    seeds: list[int] = []
+
+    def attempt(hunt: Hunt, mutant: tuple[str, ...], seed: int, results: Path) -> _Judged:
+        del hunt, results
+        assert mutant == ()
+        seeds.append(seed)
+        return _Judged(verdicts[len(seeds) - 1])
+
+    monkeypatch.setattr(cli_tour, "_attempt", attempt)
+    arguments = ["--control", "--only", "follower-reads", "--runs", "1", "--seed", "4"]
+    done = CliRunner().invoke(app, ["mutants", *arguments, "--results", str(tmp_path)])
+    assert done.exit_code == status, done.output
+    assert says in done.output
+    assert "control-follower-reads: run 1 of at most 3 showed nothing" in done.output
+    assert seeds == [4 + cli_tour.ATTEMPT_SEEDS * number for number in range(len(verdicts))]

@@ -109,7 +109,7 @@ def test_checks_of_others_are_kept_and_recovery_is_added() -> None:
 def test_recovery_that_cannot_be_measured_is_no_doubt() -> None:
     """Replies that tell no partition leave recovery out, unless it was asked for; then it is unknown, and so is the run."""
     notes = [Op(0, "nemesis", OpType.INFO, f, time_ns=at) for f, at in (("partition", 0), ("heal", 1))]
-    calls = [Op(0, 0, OpType.INVOKE, "write", "x", 1), Op(0, 0, OpType.OK, "write", "x", 1)]
+    calls = [Op(0, 0, OpType.INVOKE, "read", "x"), Op(0, 0, OpType.OK, "read", "x")]
     plain = Run("a run", "", History([*notes, *calls]))
     assert judge(plain, "register").valid is True
     asked = judge(plain, "register", recovery_ms_max=1000.0)
@@ -119,8 +119,29 @@ def test_recovery_that_cannot_be_measured_is_no_doubt() -> None:
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_every_workload_judges_an_empty_history(workload: str) -> None:
-    """Nothing done is never a violation."""
-    assert judge(Run("a run", "", History([])), workload).valid is not False
+    """Nothing done is no violation, and shows nothing."""
+    assert judge(Run("a run", "", History([])), workload).valid == "unknown"
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("end", [OpType.FAIL, OpType.INFO])
+def test_a_run_without_a_success_is_unknown(workload: str, end: OpType) -> None:
+    """Where every call failed or is of unknown outcome, no workload is valid, and the reason is told."""
+    f = min(WORKLOADS[workload].functions)
+    value: Value = 1 if f == "add" else (1, 2) if f == "cas" else "1"
+    ops = [Op(0, 0, kind, f, "x", value, error="timeout") for kind in (OpType.INVOKE, end)]
+    judged = judge(Run("a run", "", History(ops)), workload)
+    assert judged.valid == "unknown"
+    assert "none of 1 calls succeeded" in judged.checks[0].reason
+
+
+def test_checks_that_passed_do_not_make_up_for_answers() -> None:
+    """A run whose cluster and logs were fine, and whose writes all succeeded, is unknown until something was read."""
+    fine = (CheckResult("cluster", True), CheckResult("logs", True))
+    wrote = [Op(0, 0, kind, "write", "x", 1) for kind in (OpType.INVOKE, OpType.OK)]
+    read = [Op(0, 0, OpType.INVOKE, "read", "x"), Op(0, 0, OpType.OK, "read", "x", 1)]
+    assert judge(Run("a run", "", History(wrote), checks=fine), "register").valid == "unknown"
+    assert judge(Run("a run", "", History([*wrote, *read]), checks=fine), "register").valid is True
 
 
 def test_an_unknown_workload_is_refused() -> None:

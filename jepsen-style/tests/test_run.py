@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ import kv_jepsen
 from kv_jepsen.cli import app
 from kv_jepsen.cuts import sockets
 from kv_jepsen.records import start_ticks
+from kv_jepsen.targets.api import Answer, Client, Unknown
+from kv_jepsen.targets.memory import MemoryTarget
 from kv_jepsen.targets.panel import source_tree
 
 ROOT = Path(kv_jepsen.__file__).parents[1]
@@ -174,3 +177,48 @@ def test_a_fault_that_cannot_be_done_is_refused(tmp_path: Path) -> None:
     )
     assert done.exit_code == 2
     assert "fill cannot be done to the nodes of Forgetful" in done.output
+
+
+class Mute(MemoryTarget):
+    """A target whose clients never get an answer."""
+
+    name = "mute"
+
+    def __init__(self, nodes: Sequence[str], *_: object) -> None:
+        super().__init__(nodes)
+
+    def client(self, process: int) -> Client:
+        """See `Target`."""
+        del process
+        return _Unanswered()
+
+
+class _Unanswered(Client):
+    """A client that never learns what became of anything."""
+
+    async def read(self, key: str, level: str) -> Answer:
+        """See `Client`."""
+        raise Unknown(f"no answer to a {level} read of {key}")
+
+    async def write(self, key: str, value: str) -> Answer:
+        """See `Client`."""
+        raise Unknown(f"no answer to a write of {value} to {key}")
+
+    async def swap(self, expected: Mapping[str, str | None], new: Mapping[str, str]) -> Answer:
+        """See `Client`."""
+        raise Unknown(f"no answer to a swap of {len(expected)} and {len(new)} keys")
+
+
+@linux
+def test_a_run_without_an_answer_is_unknown(tmp_path: Path) -> None:
+    """A run in which no call succeeded is no pass: exit status 3, and the reason in words and in the results."""
+    done = CliRunner().invoke(
+        app,
+        ["run", "--target", f"{__name__}:Mute", "--faults", "none", "--seconds", "1", "--results", str(tmp_path / "r")],
+        env={"KV_JEPSEN_STATE": str(tmp_path / "state")},
+    )  # fmt: skip
+    assert done.exit_code == 3, done.output
+    assert re.search(r"successes: unknown: none of \d+ calls succeeded", done.output)
+    assert "register: unknown:" in done.output
+    loaded = json.loads((tmp_path / "r" / "latest" / "results.json").read_text())
+    assert loaded["valid"] == "unknown"

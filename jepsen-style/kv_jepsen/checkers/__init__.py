@@ -14,6 +14,7 @@ from kv_jepsen.checkers.replicas import ReplicaState, replicas_equal
 from kv_jepsen.checkers.session import session_guarantees
 from kv_jepsen.checkers.sets import final_set, set_full
 from kv_jepsen.checkers.staleness import ages, histograms, staleness
+from kv_jepsen.checkers.successes import successes
 from kv_jepsen.checkers.unique import unique_ids
 from kv_jepsen.checkers.watch import watches
 
@@ -34,6 +35,7 @@ __all__ = [
     "session_guarantees",
     "set_full",
     "staleness",
+    "successes",
     "total_queue",
     "unique_ids",
     "watches",
