@@ -14,6 +14,7 @@ from kv_jepsen.checkers.finding import Valid
 from kv_jepsen.choice import Choice
 from kv_jepsen.cli_report import EXIT, WORD, judged_as
 from kv_jepsen.cli_run import SEED_MAX, TargetOption, performed, tell, write_the_index
+from kv_jepsen.cuts import delays, firewall
 from kv_jepsen.cuts.netns import possible
 from kv_jepsen.draw import FAMILIES
 from kv_jepsen.judge import judge
@@ -66,7 +67,7 @@ def campaign_command(
     works = list(WORKLOADS) if workloads == "*" else workloads.split(",")
     end = time.monotonic() + seconds
     done: list[Done] = []
-    for leg in tour(Random(seed), works, families, cuts, target):
+    for leg in tour(Random(seed), works, families, cuts, target, late=delays.offered()):
         left = end - time.monotonic()
         if done and left < RUN_S / 2:
             break
@@ -83,7 +84,8 @@ def campaign_command(
 
 
 def _cuts(cut: str) -> list[str]:
-    if cut == "both" or (cut == "auto" and possible()):
+    # Without nftables namespaces offer cuts alone, and most families need more.
+    if cut == "both" or (cut == "auto" and possible() and firewall.offered()):
         return ["proxy", "netns"]
     return ["proxy" if cut == "auto" else cut]
 

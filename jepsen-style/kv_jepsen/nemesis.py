@@ -47,11 +47,26 @@ def unsupported(schedule: Iterable[Fault], cuts: Cuts, target: Target) -> list[s
             problems[
                 f"{one.kind} of a router cannot be done by {type(cuts).__name__}: only cut, by nft or proxy"
             ] = None
+        elif CLIENTS in _hosts(one) and not cuts.offers(CLIENTS):
+            problems[f"{one.kind} of {CLIENTS} cannot be done by {type(cuts).__name__}: take --cut proxy"] = (
+                None
+            )
         elif one.kind == "weather" and one.number("long_delay") > 0 and not cuts.offers("long_delay"):
             problems[f"weather with long_delay cannot be done by {type(cuts).__name__}: give loss alone"] = (
                 None
             )
     return [*problems, *target.refuses(list(of_hosts))]
+
+
+def _hosts(one: Fault) -> set[str]:
+    """The hosts that a fault of the network names."""
+    match SCHEDULE_KINDS[one.kind].where:
+        case Where.LINK:
+            return {host for link in links(one.target) for host in link}
+        case Where.SPLIT:
+            return {host for group in groups(one.target) for host in group}
+        case _:
+            return set()
 
 
 def note_of(one: Fault) -> str:

@@ -19,8 +19,8 @@ PARTS: Final = frozenset({"halves", "one", "leader", "ring", "bridge", "one_way"
 """Families that `partition` draws from: not taken by themselves."""
 SEED_MAX: Final = 1 << 32
 
-BY_PROXY_ONLY: Final = frozenset({"slow", "weather"})
-"""Families that delay: network namespaces cannot."""
+DELAYING: Final = frozenset({"slow", "weather"})
+"""Families that delay: network namespaces can only where there are TUN devices."""
 
 _Card = TypeVar("_Card")
 
@@ -47,14 +47,20 @@ class Leg:
 
 
 def tour(
-    rng: Random, workloads: Sequence[str], families: Sequence[str], cuts: Sequence[str], target: str
+    rng: Random,
+    workloads: Sequence[str],
+    families: Sequence[str],
+    cuts: Sequence[str],
+    target: str,
+    *,
+    late: bool = False,
 ) -> Iterator[Leg]:
-    """Yield runs, without end."""
+    """Yield runs, without end; `late`: whether namespaces can delay here."""
     works, faults = _dealt(rng, workloads), _dealt(rng, [one for one in families if one not in PARTS])
     for number in count():
         cut = cuts[number % len(cuts)]
         hand = dict.fromkeys(next(faults) for _ in range(min(FAMILIES_A_RUN, len(families))))
-        drawn = tuple(one for one in hand if cut == "proxy" or one not in BY_PROXY_ONLY)
+        drawn = tuple(one for one in hand if late or cut == "proxy" or one not in DELAYING)
         # Not with the same turns as the cuts. A bound is by the replica's clock: with a wrong one it promises less.
         levels = ("*",) if number // len(cuts) % 2 == 0 and "skew" not in drawn else ("linearizable",)
         yield Leg(next(works), cut, drawn, levels, _options(target, drawn, number), rng.randrange(SEED_MAX))

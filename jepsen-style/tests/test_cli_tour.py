@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from kv_jepsen import cli_tour
 from kv_jepsen.checkers import Valid
 from kv_jepsen.cli import app
-from kv_jepsen.cuts import sockets
+from kv_jepsen.cuts import firewall, sockets
 from kv_jepsen.draw import FAMILIES
 from kv_jepsen.mutants import Hunt
 from kv_jepsen.targets.clocks import MISSING
@@ -60,10 +60,14 @@ def test_what_cannot_be_done_is_left_out_and_told(
 
 
 def test_ways_to_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` takes namespaces in turn with proxies where they can be made, and proxies elsewhere."""
+    """`auto` takes namespaces in turn with proxies where they can be made and filtered, and proxies elsewhere."""
     for can, ways in ((True, ["proxy", "netns"]), (False, ["proxy"])):
         monkeypatch.setattr(cli_tour, "possible", lambda can=can: can)
+        monkeypatch.setattr(firewall, "offered", lambda: True)
         assert cli_tour._cuts("auto") == ways
+    monkeypatch.setattr(cli_tour, "possible", lambda: True)
+    monkeypatch.setattr(firewall, "offered", lambda: False)
+    assert cli_tour._cuts("auto") == ["proxy"]
     assert cli_tour._cuts("netns") == ["netns"]
     assert cli_tour._cuts("both") == ["proxy", "netns"]
 

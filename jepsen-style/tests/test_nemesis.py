@@ -122,6 +122,25 @@ async def test_routers() -> None:
     assert "cut of a router cannot be done" in unsupported(cut, memory.NotedCuts(), Bare())[0]
 
 
+def test_links_of_clients_are_refused_where_they_cannot_be_cut() -> None:
+    """A network that knows no clients refuses faults of their links before the run; others are for it to do."""
+
+    class Between(memory.NotedCuts):
+        def offers(self, kind: str) -> bool:
+            return kind in {"cut", "partition"}
+
+    schedule = [
+        fault(1, "cut", "clients>n1"),
+        fault(2, "partition", "n1,clients/n2"),
+        fault(3, "cut", "n1-n2"),
+    ]
+    assert unsupported(schedule, memory.NotedCuts(), Bare()) == []
+    assert unsupported(schedule, Between(), Bare()) == [
+        "cut of clients cannot be done by Between: take --cut proxy",
+        "partition of clients cannot be done by Between: take --cut proxy",
+    ]
+
+
 def test_delays_are_refused_where_there_are_none() -> None:
     """A network that can lose packets and cannot delay them takes a weather of loss alone."""
 

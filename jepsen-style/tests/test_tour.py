@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from kv_jepsen.draw import FAMILIES
-from kv_jepsen.tour import BY_PROXY_ONLY, FAMILIES_A_RUN, PARTS, Leg, tour
+from kv_jepsen.tour import DELAYING, FAMILIES_A_RUN, PARTS, Leg, tour
 from kv_jepsen.workloads import WORKLOADS
 
 
@@ -31,15 +31,23 @@ def test_a_long_tour_meets_everything(seed: int) -> None:
 
 
 def test_a_tour_asks_for_what_can_be_done() -> None:
-    """No run in namespaces has delays, and no run has leases, or bounds, while clocks are far apart."""
+    """No run in namespaces has delays where they cannot be made there, and no run has leases, or bounds, while clocks are far apart."""
     for leg in _legs(1, 200):
         assert len(leg.families) <= FAMILIES_A_RUN
-        assert leg.cut == "proxy" or not set(leg.families) & BY_PROXY_ONLY
+        assert leg.cut == "proxy" or not set(leg.families) & DELAYING
         assert ("lease-ms=0" in leg.options) == ("skew" in leg.families)
         assert leg.levels == ("linearizable",) or "skew" not in leg.families
     assert {(leg.cut, leg.levels) for leg in _legs(1, 40)} == {
         (cut, levels) for cut in ("proxy", "netns") for levels in (("*",), ("linearizable",))
     }
+
+
+def test_namespaces_delay_where_they_can() -> None:
+    """With TUN devices runs in namespaces meet every family, too."""
+    legs = islice(
+        tour(Random(1), list(WORKLOADS), list(FAMILIES), ("proxy", "netns"), "ringkv", late=True), 60
+    )
+    assert {one for leg in legs if leg.cut == "netns" for one in leg.families} == set(FAMILIES) - PARTS
 
 
 def test_other_targets_get_no_options_of_ringkv() -> None:

@@ -68,4 +68,7 @@ class Cuts(ABC):
 
     @abstractmethod
     def offers(self, kind: str) -> bool:
-        """Whether it can do this kind of fault; `long_delay`: the delays of a weather; `router`: cuts of `router:NODE`."""
+        """Whether it can do this kind of fault.
+
+        Beside kinds: `long_delay` for the delays of a weather, `router` for cuts of `router:NODE`, `clients` for links of clients.
+        """

@@ -1,7 +1,7 @@
 """What one namespace lets in: rules of nftables, by which links are cut one way and packets are lost.
 
 A packet is dropped where it arrives, so its sender learns nothing. Rules are replaced as a whole, in one step of the kernel. They live and
-die with the namespace. There are no delays here: those are of a queueing discipline (netem), which not every kernel has.
+die with the namespace. There are no delays here: those are in `delays`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Where nftables is installed, links are cut by rules of the receiver, packets are lost by chance, connections are reset (`firewall`).
 Else a one-way cut is a wrong entry in the sender's neighbour table: what it sends to that peer goes to a hardware address that
 nobody has, and is silently lost, as on a broken wire; this needs nothing but `ip`.
-Delays need the queueing discipline netem, which not every kernel has: they are refused, and are the proxies' work.
+Delays go by a TUN device, where nftables and `/dev/net/tun` are (`delays`); else they are refused, and are the proxies' work.
+Clients are in the namespace of the harness, and have the address of the bridge; links from and to them are never cut.
 
 All names begin with `records.NAME_PREFIX` and are in the record file of the run before they exist.
 """
@@ -16,9 +17,10 @@ import shutil
 from collections.abc import Sequence
 from typing import Final
 
-from kv_jepsen.cuts import firewall
+from kv_jepsen.cuts import delays, firewall
 from kv_jepsen.cuts.api import Cuts
 from kv_jepsen.cuts.commands import call, ip
+from kv_jepsen.cuts.delays import Delays
 from kv_jepsen.cuts.firewall import Firewall
 from kv_jepsen.cuts.links import ROUTER
 from kv_jepsen.records import NAME_PREFIX, Records
@@ -54,6 +56,8 @@ class NetnsCuts(Cuts):
         self._router_ports: dict[str, int] = {}
         wanted = firewall.offered() if filtered is None else filtered
         self._walls = {node: Firewall(self._space(node)) for node in self.nodes} if wanted else {}
+        self._late = bool(self._walls) and delays.offered()
+        self._delays: dict[str, Delays] = {}
 
     async def open(self) -> None:
         """See `Cuts`."""
@@ -79,6 +83,9 @@ class NetnsCuts(Cuts):
             ip("-n", space, "address", "add", f"{self.host(node)}/24", "dev", "eth0")
             shown = ip("-n", space, "-o", "link", "show", "eth0")
             self._hardware[node] = shown.partition("link/ether ")[2].split()[0]
+        hardware = {self.host(node): self._hardware[node] for node in self.nodes}
+        for number, node in enumerate(self.nodes if self._late else ()):
+            self._delays[node] = Delays(self._space(node), self.host(node), hardware, self._records, number)
 
     async def close(self) -> None:
         """See `Cuts`."""
@@ -87,6 +94,8 @@ class NetnsCuts(Cuts):
             await asyncio.to_thread(self._remove)
 
     def _remove(self) -> None:
+        for delayed in self._delays.values():
+            delayed.close()
         for node in self.nodes:
             call(
                 "ip", "netns", "delete", self._space(node)
@@ -131,6 +140,8 @@ class NetnsCuts(Cuts):
 
     def heal(self) -> None:
         """See `Cuts`."""
+        for delayed in self._delays.values():
+            delayed.end()
         for wall in self._walls.values():
             wall.open()
         for source, end in self._cut:
@@ -143,12 +154,20 @@ class NetnsCuts(Cuts):
             super().reset(source, end)
         self._walls[source].reset(self.host(end))
 
+    def slow(self, source: str, end: str, seconds: float) -> None:
+        """See `Cuts`."""
+        if not self._delays:
+            super().slow(source, end, seconds)
+        self._delays[source].slow(self.host(end), seconds)
+
     def weather(self, loss: float, long_delay: float, seconds: float) -> None:
-        """See `Cuts`: loss, as packets are lost. A delay is refused."""
-        if not self._walls or long_delay > 0:
+        """See `Cuts`: packets are lost at the receiver, and made late by the sender."""
+        if not self._walls or (long_delay > 0 and not self._delays):
             super().weather(loss, long_delay, seconds)
         for node, wall in self._walls.items():
             wall.lose(loss, [self.host(other) for other in self.nodes if other != node])
+        for delayed in self._delays.values():
+            delayed.late(long_delay, seconds)
 
     def _neighbour(self, source: str, end: str, hardware: str) -> None:
         entry = (self.host(end), "lladdr", hardware, "dev", "eth0", "nud", "permanent")
@@ -156,6 +175,8 @@ class NetnsCuts(Cuts):
 
     def offers(self, kind: str) -> bool:
         """See `Cuts`."""
+        if kind in {"slow", "long_delay"}:
+            return self._late
         return kind in {"cut", "partition", "heal", "calm"} or (
             bool(self._walls) and kind in {"reset", "weather", "router"}
         )

@@ -26,7 +26,7 @@ from kv_jepsen.unsupported import Unsupported
 
 HOST: Final = "127.0.0.1"
 OFFERED: Final = frozenset(
-    {"cut", "partition", "heal", "slow", "reset", "weather", "long_delay", "router", "calm"}
+    {"cut", "partition", "heal", "slow", "reset", "weather", "long_delay", "router", "clients", "calm"}
 )
 _Way: TypeAlias = Sequence[tuple[str, str]]
 """Links, from host to host, that must all be passable; the first is between the nodes themselves."""

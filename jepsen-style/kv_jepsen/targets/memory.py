@@ -159,4 +159,14 @@ class NotedCuts(Cuts):
 
     def offers(self, kind: str) -> bool:
         """See `Cuts`."""
-        return kind in {"cut", "partition", "heal", "slow", "reset", "weather", "long_delay", "calm"}
+        return kind in {
+            "cut",
+            "partition",
+            "heal",
+            "slow",
+            "reset",
+            "weather",
+            "long_delay",
+            "clients",
+            "calm",
+        }
