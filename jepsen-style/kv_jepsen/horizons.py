@@ -15,6 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from kv_jepsen.history import OPEN, Call, Value
 
@@ -95,26 +96,117 @@ def _overlapping(zones: dict[Value, Zone], calendar: Calendar) -> tuple[Call, ..
     return tuple(call for name in calendar.overlap() for call in (zones[name].first, zones[name].last))
 
 
-def of_register(seen: Sequence[tuple[Value, Call]], made: Iterable[Value]) -> Horizon | None:
+def of_register(
+    seen: Sequence[tuple[Value, Call]], made: Sequence[tuple[Value, Call]], entry: Sequence[Value]
+) -> Horizon | None:
     """Return the horizon of an object whose states are values.
 
     Args:
         seen: values with the calls that certainly saw them: read, expected, or wrote them.
-        made: what each call may have made it, and what it may have been at first; a value made twice says nothing.
+        made: values with the calls that made them, or may have; zones are of values made once.
+        entry: what it may have been at first.
     """
-    once = {value for value, times in Counter(made).items() if times == 1}
+    times = Counter([*entry, *(value for value, _ in made)])
+    once = {value for value, number in times.items() if number == 1}
     zones: dict[Value, Zone] = {}
     for value, call in seen:
         if value in once and call.end != OPEN:
             zones.setdefault(value, Zone.of(call)).see(call)
     calendar = calendar_of(zones.items())
-    if not calendar.bounds:
+    contradiction = (
+        _overlapping(zones, calendar)
+        or _inside_another(seen, zones, calendar)
+        or overwritten(seen, made, entry)
+    )
+    if not calendar.bounds and not contradiction:
         return None
 
     def possible(state: Value, position: int) -> bool:
         return all(state == value for value in calendar.at(position))
 
-    return Horizon(possible, _overlapping(zones, calendar) or _inside_another(seen, zones, calendar))
+    return Horizon(possible, contradiction)
+
+
+def overwritten(
+    seen: Sequence[tuple[Value, Call]], made: Sequence[tuple[Value, Call]], entry: Sequence[Value]
+) -> tuple[Call, ...]:
+    """Return calls of which one saw a value that was gone, however often it had been made; none if there are none.
+
+    A value is gone for a call if every call that could have made it had ended when another one began that certainly saw, or
+    made, another value, and this one had ended when the call began. A value that nobody made is gone for all. Arguments are those
+    of `of_register`.
+    """
+    makers = {value: _Makers() for value in entry}
+    for value, call in sorted(made, key=lambda one: one[1].start):
+        makers.setdefault(value, _Makers()).add(call)
+    others = _Others([one for one in seen if one[1].end != OPEN])
+    for value, call in seen:
+        if call.end == OPEN:
+            continue
+        if value not in makers:
+            return (call,)
+        end, maker = makers[value].latest(call.end)
+        other = others.latest(call.start, value)
+        if other is not None and end < other.start:
+            return (other, call) if maker is None else (maker, other, call)
+    return ()
+
+
+@dataclass(slots=True)
+class _Makers:
+    """The calls that make one value, by start, each with the one of those until it that ends last."""
+
+    starts: list[int] = field(default_factory=list)
+    last: list[Call] = field(default_factory=list)
+
+    def add(self, call: Call) -> None:
+        """One more, that begins later."""
+        self.starts.append(call.start)
+        self.last.append(call if not self.last or call.end > self.last[-1].end else self.last[-1])
+
+    def latest(self, before: int) -> tuple[int, Call | None]:
+        """Return when the last of those that began before a position ends, and which it is; the value was there at first if none did."""
+        place = bisect_left(self.starts, before)
+        return (self.last[place - 1].end, self.last[place - 1]) if place else (-1, None)
+
+
+_Saw: TypeAlias = tuple[Value, Call]
+"""A value, and a call that certainly saw it."""
+
+
+def _latest_two(best: _Saw | None, second: _Saw | None, one: _Saw) -> tuple[_Saw, _Saw | None]:
+    """Return, with one more, who began last, and who began last of those that saw another value than that."""
+    if best is None:
+        return one, None
+    if one[1].start > best[1].start:
+        return one, second if best[0] == one[0] else best
+    if one[0] != best[0] and (second is None or one[1].start > second[1].start):
+        return best, one
+    return best, second
+
+
+class _Others:
+    """Who saw what, by end: of those until each the one that began last, and the one that did of those who saw another value."""
+
+    def __init__(self, seen: Sequence[_Saw]) -> None:
+        self._ends: list[int] = []
+        self._last: list[tuple[_Saw, _Saw | None]] = []
+        best: _Saw | None = None
+        second: _Saw | None = None
+        for one in sorted(seen, key=lambda one: one[1].end):
+            best, second = _latest_two(best, second, one)
+            self._ends.append(one[1].end)
+            self._last.append((best, second))
+
+    def latest(self, before: int, value: Value) -> Call | None:
+        """Return the call that began last of those that ended before a position and saw another value."""
+        place = bisect_left(self._ends, before)
+        if not place:
+            return None
+        best, second = self._last[place - 1]
+        if best[0] != value:
+            return best[1]
+        return None if second is None else second[1]
 
 
 def _inside_another(

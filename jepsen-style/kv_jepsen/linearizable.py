@@ -16,7 +16,7 @@ from kv_jepsen.trails import placed
 from kv_jepsen.verdict import Failure, Judgement, KeyVerdict, Verdict
 from kv_jepsen.windows import failure_of
 from kv_jepsen.wing_gong import DepthFirst
-from kv_jepsen.witness import witnessed
+from kv_jepsen.witness import verified, witnessed
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class _Judge:
             except SearchExpired:
                 answer, over = None, meter.over
             if number == 0 and not _clear(answer):
-                answer = _contradicted(fitted, simple, recorded) or answer
+                answer = _contradicted(fitted, simple, recorded) or answer or _proposed(self.model, calls)
             looked_at += meter.looked_at
             if answer is not None:
                 fine = answer.order is not None
@@ -224,6 +224,12 @@ def _contradicted(model: Model, calls: Sequence[Call], recorded: Sequence[Call])
         {call.id: by_id[call.id] for call in horizon.contradiction}.values(), key=lambda c: c.start
     )
     return _Answer(None, Failure(tuple(window), blocked=window[-1], entry_states=(), partials=()))
+
+
+def _proposed(model: Model, calls: Sequence[Call]) -> _Answer | None:
+    """Return the order that the model proposes without a search, if it proposes one and it holds."""
+    order = model.proposed(calls)
+    return _Answer(order) if order is not None and verified(model, order, calls) else None
 
 
 def _order(search: Search) -> list[Call]:

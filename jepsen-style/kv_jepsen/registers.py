@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kv_jepsen.blocks import order_by_blocks
 from kv_jepsen.history import OPEN, Call, Outcome, Value
 from kv_jepsen.horizons import Horizon, of_growing, of_register, of_strings
 from kv_jepsen.model import ANY, DEAD, OTHER, UNKNOWN, Model, State, count, pair_problem, two
@@ -43,21 +44,25 @@ class Register(Model):
             return ANY if output is False else two(value)[0]
         return output if f == "read" else value
 
+    def proposed(self, calls: Sequence[Call]) -> Sequence[Call] | None:
+        """See `Model.proposed`."""
+        return order_by_blocks(calls, self.init())
+
     def horizon(self, calls: Sequence[Call], entry: Sequence[State]) -> Horizon | None:
         """See `Model.horizon`."""
-        made: list[Value] = [*entry]
+        made: list[tuple[Value, Call]] = []
         seen: list[tuple[Value, Call]] = []
         for call in calls:
             if call.f == "cas" and call.output is not False:
                 expected, new = two(call.input)
-                made.append(new)
+                made.append((new, call))
                 seen += [] if call.output is UNKNOWN else [(expected, call), (new, call)]
             elif call.f == "write":
-                made.append(call.input)
+                made.append((call.input, call))
                 seen.append((call.input, call))
             elif call.f == "read":
                 seen.append((call.output, call))
-        return of_register(seen, made)
+        return of_register(seen, made, entry)
 
     def problem(self, call: Call) -> str:
         """See `Model.problem`."""

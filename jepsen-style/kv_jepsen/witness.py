@@ -45,6 +45,19 @@ def witnessed(model: Model, calls: Sequence[Call]) -> Witness:
     return Witness(problem=problem) if problem else Witness(order=tuple(order))
 
 
+def verified(model: Model, order: Sequence[Call], calls: Sequence[Call]) -> bool:
+    """Whether an order is a linearization of calls: it has each that ended, and none twice, fits the model and real time."""
+    ids = {call.id for call in order}
+    if len(ids) != len(order) or any(call.end != OPEN and call.id not in ids for call in calls):
+        return False
+    state = model.init()
+    for call in order:
+        possible, state = model.step(state, call.f, call.input, call.output)
+        if not possible:
+            return False
+    return not _out_of_time(order)
+
+
 def _replayed(model: Model, known: list[Call], lost: list[Call]) -> list[Call] | str:
     """Return the order with the lost calls that it needs, or what does not fit."""
     state = model.init()
@@ -73,7 +86,7 @@ def _helper(model: Model, state: State, call: Call, lost: list[Call]) -> tuple[C
     return None, state
 
 
-def _out_of_time(order: list[Call]) -> str:
+def _out_of_time(order: Sequence[Call]) -> str:
     """Return which call stands behind one that began after its end; empty if none does."""
     latest: Call | None = None
     for call in order:

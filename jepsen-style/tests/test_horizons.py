@@ -10,7 +10,7 @@ import pytest
 from kv_jepsen import brute
 from kv_jepsen.generate import Plan, correct, model_of, with_wrong_output
 from kv_jepsen.history import OPEN, Call, History, Outcome, Value
-from kv_jepsen.horizons import Zone, calendar_of, of_growing, of_register, of_strings
+from kv_jepsen.horizons import Zone, calendar_of, of_growing, of_register, of_strings, overwritten
 from kv_jepsen.linearizable import check
 from kv_jepsen.models import Register
 from kv_jepsen.search import Search
@@ -79,7 +79,7 @@ def test_a_stale_read_is_seen_when_its_value_is_left() -> None:
 
 def test_a_zone_lasts_from_the_first_end_to_the_last_start() -> None:
     """Between a return that saw a value made once and an invocation that will see it, there is no other value."""
-    horizon = of_register([(1, call(0, 3)), (1, call(6, 9))], [None, 1])
+    horizon = of_register([(1, call(0, 3)), (1, call(6, 9))], [(1, call(0, 3))], [None])
     assert horizon is not None
     assert [horizon.possible(2, position) for position in range(8)] == [True] * 3 + [False] * 3 + [True] * 2
     assert all(horizon.possible(1, position) for position in range(8))
@@ -88,15 +88,14 @@ def test_a_zone_lasts_from_the_first_end_to_the_last_start() -> None:
 def test_a_value_made_twice_or_seen_once_says_nothing() -> None:
     """It may have gone and come back; and one call alone leaves no time between."""
     seen = [(1, call(0, 3)), (1, call(6, 9))]
-    assert of_register(seen, [1, 1]) is None
-    assert of_register(seen, []) is None
-    assert of_register(seen[:1], [1]) is None
-    assert of_register([(1, call(0, OPEN)), (1, call(6, OPEN))], [1]) is None
+    assert of_register(seen, seen, [None]) is None
+    assert of_register(seen[:1], seen[:1], [None]) is None
+    assert of_register([(1, call(0, OPEN)), (1, call(6, OPEN))], seen[:1], [None]) is None
 
 
 def test_two_zones_at_once_leave_no_state() -> None:
     """If two values would have to be there, nothing is possible."""
-    horizon = of_register([(1, call(0, 3)), (1, call(8, 9)), (2, call(1, 4)), (2, call(7, 10))], [1, 2])
+    horizon = of_register([(1, call(0, 3)), (1, call(8, 9)), (2, call(1, 4)), (2, call(7, 10))], [], [1, 2])
     assert horizon is not None
     assert not horizon.possible(1, 5)
     assert not horizon.possible(2, 5)
@@ -141,9 +140,22 @@ def test_a_contradiction_is_one(name: str) -> None:
 def test_a_read_within_the_time_of_another_value_is_a_contradiction() -> None:
     """The three calls are named: two that saw the one value, and one between that saw another."""
     calls = [call(0, 1), call(2, 3), call(4, 5)]
-    horizon = of_register([(1, calls[0]), (2, calls[1]), (1, calls[2])], [1, 2])
+    horizon = of_register([(1, calls[0]), (2, calls[1]), (1, calls[2])], [], [1, 2])
     assert horizon is not None
     assert horizon.contradiction == tuple(calls)
+
+
+def test_a_value_that_was_overwritten_is_gone() -> None:
+    """Also one that was written often: all its writes had ended when another one began, which had ended when it was read."""
+    first, again, other, read = call(0, 1), call(2, 4), call(5, 6), call(8, 9)
+    made = [(1, first), (1, again), (2, other)]
+    assert overwritten([*made, (1, read)], made, [None]) == (again, other, read)
+    assert overwritten([*made, (1, call(8, OPEN))], made, [None]) == ()
+    for late in (call(2, 7), call(2, OPEN), call(8, 10)):  # it may have been written once more
+        assert overwritten([*made, (1, read)], [*made, (1, late)], [None]) == ()
+    assert overwritten([*made, (1, call(6, 9))], [(1, again), (2, call(5, 7))], [None]) == ()
+    assert overwritten([*made, (None, read)], made, [None]) == (other, read)
+    assert overwritten([*made, (3, read)], made, [None]) == (read,)
 
 
 def test_results_that_fork_or_shrink_are_a_contradiction() -> None:

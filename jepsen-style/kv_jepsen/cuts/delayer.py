@@ -98,15 +98,15 @@ def say(word: str) -> None:
 
 def carry(tun: int, out: socket.socket, interface: str, holding: Holding) -> None:
     """Take packets and rules until the standard input ends; each rule that is in force is told by a line."""
-    with selectors.DefaultSelector() as ready:
+    with selectors.DefaultSelector() as ready, os.fdopen(0, "rb", buffering=0) as rules:
         ready.register(tun, selectors.EVENT_READ)
-        ready.register(sys.stdin.buffer.raw, selectors.EVENT_READ)  # type: ignore[attr-defined]
+        ready.register(rules, selectors.EVENT_READ)
         while True:
             for key, _ in ready.select(holding.wait_s(time.monotonic())):
                 if key.fd == tun:
                     holding.take(os.read(tun, PACKET_BYTES_MAX), time.monotonic())
                     continue
-                line = sys.stdin.buffer.raw.readline()  # type: ignore[attr-defined]
+                line = rules.readline()
                 if not line:
                     return
                 holding.rule(line.decode())
