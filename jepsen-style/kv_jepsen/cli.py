@@ -1,28 +1,36 @@
 """The command `kv-jepsen`: what a person types. It opens files, reads the clock, prints; others judge.
 
-Exit status of `check`: 0 linearizable, 1 not, 3 unknown, 2 for bad usage or input that cannot be read.
+Exit status of `check`: 0 linearizable, 1 not, 3 unknown, 2 for bad usage or input that cannot be read,
+70 for an error of the program itself.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from kv_jepsen import text
+from kv_jepsen import text as words
 from kv_jepsen.cli_lab import lab_command
 from kv_jepsen.cli_minimize import minimize_command
 from kv_jepsen.cli_replay import replay_command
 from kv_jepsen.cli_report import report_command
 from kv_jepsen.cli_run import clean_command, run_command
 from kv_jepsen.cli_tour import campaign_command, mutants_command
-from kv_jepsen.formats import UnreadableHistory, parse
+from kv_jepsen.formats import UnreadableHistory, decoded, line_of, parse
 from kv_jepsen.linearizable import Limits, check
 from kv_jepsen.models import MODELS, UnsuitableHistory
 from kv_jepsen.verdict import EXIT_BAD_INPUT, EXIT_STATUS, Verdict, worst
+
+HISTORY: Final = "history.jsonl"
+"""In the folder of a run."""
+EXIT_INTERNAL: Final = 70
+"""An error of the checker itself, which is no verdict (`EX_SOFTWARE` of sysexits)."""
 
 app = typer.Typer(
     name="kv-jepsen",
@@ -49,7 +57,9 @@ app.command("lab")(lab_command)
 
 @app.command("check")
 def check_command(
-    files: Annotated[list[Path], typer.Argument(help="Histories; the format is recognized.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Histories, or folders of runs; the format is recognized.")
+    ],
     model: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(MODELS)}; by default the one that suits.")
     ] = None,
@@ -81,25 +91,43 @@ def check_command(
 
 def _judged(file: Path, model: str | None, limits: Limits, use_evidence: bool) -> Verdict | None:
     """Return the verdict of one file; None, and the reason on stderr, if it cannot be read or judged."""
+    text = ""
     try:
-        history = parse(file.read_text(encoding="utf-8"))
+        text = decoded((file / HISTORY if file.is_dir() else file).read_bytes())
+        history = parse(text)
+        if not history.calls:
+            raise UnreadableHistory(
+                "there is no call of a client to judge: clients are processes with numbers"
+            )
         chosen = MODELS[model]() if model is not None else None
-        return check(history, chosen, limits, time.monotonic, use_evidence=use_evidence)
-    except (OSError, UnicodeDecodeError, UnreadableHistory, UnsuitableHistory) as error:
+        verdict = check(history, chosen, limits, time.monotonic, use_evidence=use_evidence)
+    except (OSError, UnreadableHistory) as error:
         typer.echo(f"{file}: {error}", err=True)
         return None
+    except UnsuitableHistory as error:
+        where = "" if error.index is None else f"line {line_of(text, error.index)}: "
+        typer.echo(f"{file}: {where}{error}", err=True)
+        return None
+    if not any(call.ok for call in history.calls):
+        typer.echo(f"{file}: no call succeeded, so this shows nothing", err=True)
+    return verdict
 
 
 def _show(file: Path, verdict: Verdict, seconds: float, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"file": str(file), **text.data(verdict, seconds)}))
+        typer.echo(json.dumps({"file": str(file), **words.data(verdict, seconds)}))
         return
-    summary, *details = text.lines(verdict, seconds)
+    summary, *details = words.lines(verdict, seconds)
     typer.echo(f"{file}: {summary}")
     for line in details:
         typer.echo(line)
 
 
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command. An error that nobody expected ends it with a status of its own: Python's would be that of a violation."""
+    try:
+        app()
+    except Exception:  # noqa: BLE001 - whatever it is, it is no verdict
+        traceback.print_exc()
+        typer.echo("kv-jepsen: an error of kv-jepsen itself, so there is no verdict", err=True)
+        sys.exit(EXIT_INTERNAL)

@@ -124,7 +124,10 @@ def _built(opener: str, items: list[Value], line: int) -> Value:
         return tuple(items)
     if len(items) % 2:
         raise EdnError(line, "a map has a key without a value")
-    return FrozenMap(zip(items[::2], items[1::2], strict=True))
+    built = FrozenMap(zip(items[::2], items[1::2], strict=True))
+    if 2 * len(built) != len(items):
+        raise EdnError(line, "a map has a key twice")
+    return built
 
 
 def _atom(text: str, line: int) -> Value:

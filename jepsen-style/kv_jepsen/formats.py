@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from kv_jepsen.edn import EdnError, Keyword, read_forms, written
@@ -25,6 +26,11 @@ _ETCD_LINE = re.compile(
     re.MULTILINE,
 )
 _MEMBERS = frozenset(["index", "process", "type", "f", "key", "value", "time_ns", "time", "error", "extra"])
+
+
+GZIP_MAGIC = b"\x1f\x8b"
+PROCESS_DIGITS_MAX = 18
+"""Of a process that is a number written as text; longer text is a name."""
 
 
 class UnreadableHistory(ValueError):
@@ -73,13 +79,39 @@ def parse(text: str, form: str | None = None) -> History:
         raise UnreadableHistory(f"line {lines[error.index]}: {error.problem}") from error
 
 
+def line_of(text: str, index: int) -> int:
+    """Return the line on which the operation with this index stands, in text that `parse` has read."""
+    text = text.removeprefix("\ufeff")
+    return next(islice(_READERS[recognized(text)](text), index, None))[0]
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a file.
+
+    Raises:
+        UnreadableHistory: it is no UTF-8 text; naming the line, and what to do if it is known.
+    """
+    if data.startswith(GZIP_MAGIC):
+        raise UnreadableHistory("it is compressed by gzip: unpack it first")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UnreadableHistory(
+            f"line {line}: byte {error.start} is no UTF-8: a history is text, of one of the formats {', '.join(FORMATS)}"
+        ) from error
+
+
 # ------------------------------------------------------------------ etcd logs
 
 
 def _read_etcd(text: str) -> Iterator[tuple[int, Op]]:
     for number, line in enumerate(text.splitlines(), 1):
         if (match := _ETCD_LINE.match(line)) is not None:
-            yield number, _etcd_op(match)
+            try:
+                yield number, _etcd_op(match)
+            except ValueError as error:  # a number of thousands of digits
+                raise UnreadableHistory(f"line {number}: {_words(error)}") from error
 
 
 def _etcd_op(match: re.Match[str]) -> Op:
@@ -150,15 +182,26 @@ def _read_jsonl(text: str) -> Iterator[tuple[int, Op]]:
 
 def _json_object(number: int, line: str) -> dict[str, Value]:
     try:
-        loaded = json.loads(line)
+        loaded = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-        raise UnreadableHistory(f"line {number}: not JSON: {error}") from error
+        raise UnreadableHistory(f"line {number}: not JSON: {_words(error)}") from error
     if not isinstance(loaded, dict):
         raise UnreadableHistory(f"line {number}: an operation is a JSON object, this is {line.strip()[:60]}")
     try:
         return {name: _from_json(value) for name, value in loaded.items()}
+    except RecursionError as error:
+        raise UnreadableHistory(f"line {number}: nested too deep") from error
     except (TypeError, ValueError) as error:
         raise UnreadableHistory(f"line {number}: $map takes pairs and $set a list: {error}") from error
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, without the advice that Python gives to programmers."""
+    return "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value of JSON, and equals nothing: write null, or text")
 
 
 def _from_json(value: Any) -> Value:  # noqa: ANN401 - what JSON gives has no narrower type
@@ -226,10 +269,17 @@ def _op_of(members: Mapping[str, Value], line: int) -> Op:
         if name not in members:
             raise UnreadableHistory(f"line {line}: the operation has no {name!r}")
     error = members.get("error")
+    if not isinstance(members["f"], str):
+        raise UnreadableHistory(f"line {line}: f is the name of a function, this is {members['f']!r}")
+    process, kind = _process(members["process"], line), _type(members["type"], line)
+    if isinstance(process, str) and kind is not OpType.INFO:
+        raise UnreadableHistory(
+            f"line {line}: the process {process!r} has a name, and such only note things, by info: clients have numbers"
+        )
     return Op(
         index=-1,
-        process=_process(members["process"], line),
-        type=_type(members["type"], line),
+        process=process,
+        type=kind,
         f=str(members["f"]),
         key=members.get("key"),
         value=members.get("value"),
@@ -242,6 +292,8 @@ def _op_of(members: Mapping[str, Value], line: int) -> Op:
 def _process(process: Value, line: int) -> Process:
     if isinstance(process, bool) or not isinstance(process, int | str):
         raise UnreadableHistory(f"line {line}: the process {process!r} is neither a number nor a name")
+    if isinstance(process, str) and process.isdecimal() and len(process) <= PROCESS_DIGITS_MAX:
+        return int(process)  # a number that somebody wrote as text
     return process
 
 

@@ -29,7 +29,15 @@ UNKNOWN, ANY, OTHER, DEAD = Sign.UNKNOWN, Sign.ANY, Sign.OTHER, Sign.DEAD
 
 
 class UnsuitableHistory(ValueError):
-    """The history has a call that the model does not know; the message says which and what to do."""
+    """The history has a call that the model does not know; the message says which and what to do.
+
+    Attributes:
+        index: of the operation that invoked it; None if it is about more than one.
+    """
+
+    def __init__(self, problem: str, index: int | None = None) -> None:
+        super().__init__(problem)
+        self.index = index
 
 
 class Model:
@@ -110,10 +118,11 @@ class Model:
         if call.f not in self.functions:
             raise UnsuitableHistory(
                 f"operation {call.id}: the model {self.name} has no {call.f!r} (it has "
-                f"{', '.join(sorted(self.functions))}); choose another with --model"
+                f"{', '.join(sorted(self.functions))}); choose another with --model",
+                call.id,
             )
         if problem := self.problem(call):
-            raise UnsuitableHistory(f"operation {call.id}: {call.f} of {self.name}: {problem}")
+            raise UnsuitableHistory(f"operation {call.id}: {call.f} of {self.name}: {problem}", call.id)
         if call.outcome is Outcome.FAILED:
             return self.observed(call)
         if call.outcome is Outcome.UNKNOWN:
