@@ -22,6 +22,7 @@ from kv_jepsen.linearizable import Limits
 from kv_jepsen.report import Run
 from kv_jepsen.report.document import UnreadableResults
 from kv_jepsen.results import ResultFolder, create, write_index
+from kv_jepsen.targets import class_of
 from kv_jepsen.verdict import EXIT_BAD_INPUT
 from kv_jepsen.workloads import WORKLOADS as CLIENT_WORKLOADS
 
@@ -98,7 +99,7 @@ def _opened(path: Path, name: str | None) -> tuple[Run, ResultFolder | None, Cho
     except UnreadablePlan:
         choice = None  # a history was put there by hand, or by an older version
     facts = {} if choice is None else choice.facts()
-    run = Run(name or path.name, "", folder.history(), facts, checks=_logs(folder))
+    run = Run(name or path.name, "", folder.history(), facts, checks=_logs(folder, choice))
     try:
         before = folder.summary()
     except UnreadableResults:
@@ -108,11 +109,12 @@ def _opened(path: Path, name: str | None) -> tuple[Run, ResultFolder | None, Cho
     return run, folder, choice
 
 
-def _logs(folder: ResultFolder) -> tuple[CheckResult, ...]:
-    """What the nodes' logs show, if there are any."""
+def _logs(folder: ResultFolder, choice: Choice | None) -> tuple[CheckResult, ...]:
+    """What the nodes' logs show, if there is anything in them."""
     paths = folder.logs()
     lines = {
         node: (folder.path / path).read_text(encoding="utf-8", errors="replace").splitlines()
         for node, path in paths.items()
     }
-    return (log_patterns(lines),) if lines else ()
+    allowed = () if choice is None else class_of(choice.target).log_allowed
+    return (log_patterns(lines, allowed=allowed),) if any(lines.values()) else ()

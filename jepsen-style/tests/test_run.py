@@ -109,6 +109,44 @@ def test_ringkv_holds_on_bad_disks(tmp_path: Path, environment: dict[str, str]) 
     assert "a damaged record" in damaged
 
 
+def _nodes(state: Path) -> list[dict[str, int]]:
+    """The processes of three nodes, when all are in the record file."""
+    end = time.monotonic() + WAIT_S
+    nodes: list[dict[str, int]] = []
+    while len(nodes) < 3 and time.monotonic() < end:
+        time.sleep(0.05)  # another process's progress
+        lines = "".join(path.read_text() for path in state.glob("*.jsonl")).splitlines()
+        nodes = [entry for entry in map(json.loads, lines) if entry["kind"] == "process"]
+    return nodes
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_its_history_and_nothing_else(
+    tmp_path: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    """Ctrl-C and SIGTERM end the nodes and forget the run: exit status 130, and `report` judges what was recorded."""
+    harness = subprocess.Popen(
+        _command(tmp_path / "results", "--target", EXAMPLE, "--faults", "none", "--seconds", "60"),
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    nodes = _nodes(tmp_path / "state")
+    history = tmp_path / "results" / "latest" / "history.jsonl"
+    end = time.monotonic() + WAIT_S
+    while not (history.exists() and history.read_text().count('"ok"') > 3):
+        assert time.monotonic() < end
+        time.sleep(0.05)  # another process's progress
+    harness.send_signal(number)
+    _, told = harness.communicate(timeout=WAIT_S)
+    assert harness.returncode == 130, told
+    assert "interrupted; `kv-jepsen report" in told
+    assert all(start_ticks(node["pid"]) is None for node in nodes)
+    assert list((tmp_path / "state").iterdir()) == []
+    judged = CliRunner().invoke(app, ["report", str(history.parent)])
+    assert judged.exit_code == 0, judged.output
+
+
 @linux
 @pytest.mark.slow
 def test_what_a_killed_harness_left_is_cleaned(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -118,12 +156,7 @@ def test_what_a_killed_harness_left_is_cleaned(tmp_path: Path, environment: dict
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     state = tmp_path / "state"
-    end = time.monotonic() + WAIT_S
-    nodes: list[dict[str, int]] = []
-    while len(nodes) < 3 and time.monotonic() < end:
-        time.sleep(0.05)  # another process's progress
-        lines = "".join(path.read_text() for path in state.glob("*.jsonl")).splitlines()
-        nodes = [entry for entry in map(json.loads, lines) if entry["kind"] == "process"]
+    nodes = _nodes(state)
     harness.send_signal(signal.SIGKILL)
     harness.wait()
     assert len(nodes) == 3
