@@ -5,7 +5,8 @@
 - jsonl: one JSON object a line with `process`, `type`, `f` and, where they are not empty, `index`, `key`, `value`,
   `time_ns`, `error`, `extra`. What JSON lacks is an object of one member: `{"$map": [[key, value], ...]}`, `{"$set": [...]}`.
 - edn: maps with `:process :type :f :value`, and `:key :time :index :error`; any other member is kept in `extra`. Porcupine's
-  test data and the `history.edn` of Jepsen are of this kind, as single maps or in one vector.
+  test data and the `history.edn` of Jepsen are of this kind, as single maps or in one vector; where each value is a pair of a key and
+  a value (`jepsen.independent`) the keys are taken out.
 - etcd log: `INFO  jepsen.util - PROCESS :TYPE :F VALUE`, separated by tabs or spaces; any other line is skipped.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -74,9 +76,36 @@ def parse(text: str, form: str | None = None) -> History:
     if not ops:
         raise UnreadableHistory("there is no operation to judge")
     try:
-        return History(ops)
+        return History(_with_keys(ops))
     except MalformedHistory as error:
         raise UnreadableHistory(f"line {lines[error.index]}: {error.problem}") from error
+
+
+def _with_keys(ops: list[Op]) -> list[Op]:
+    """Take keys out of values, as Jepsen's `independent` puts them there: a read of key 3 is invoked with [3 nil].
+
+    Only if every client's operation has such a pair and none has a key, and there are reads to tell.
+    """
+    clients = [op for op in ops if isinstance(op.process, int)]
+    asked = [op for op in clients if op.f == "read" and op.type is OpType.INVOKE]
+    if not asked or not all(op.key is None and _is_pair(op.value) for op in clients):
+        return ops
+    if not all(_pair(op.value)[1] is None for op in asked):
+        return ops
+    return [
+        replace(op, key=_pair(op.value)[0], value=_pair(op.value)[1]) if isinstance(op.process, int) else op
+        for op in ops
+    ]
+
+
+def _is_pair(value: Value) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
+
+
+def _pair(value: Value) -> tuple[Value, Value]:
+    assert isinstance(value, tuple), "asked before"
+    key, inner = value
+    return key, inner
 
 
 def line_of(text: str, index: int) -> int:

@@ -139,3 +139,32 @@ def test_what_no_history_holds_is_not_written() -> None:
     for value in (object(), float("nan")):
         with pytest.raises(ValueError, match=r"cannot be written|JSON compliant"):
             jsonl_line(Op(0, 0, OpType.INVOKE, "write", value=value))
+
+
+INDEPENDENT = """{:type :invoke, :f :write, :value [7 1], :process 0, :time 1, :index 0}
+{:type :info, :f :start-partition, :value :majority, :process :nemesis, :time 2, :index 1}
+{:type :ok, :f :write, :value [7 1], :process 0, :time 3, :index 2}
+{:type :invoke, :f :read, :value [8 nil], :process 1, :time 4, :index 3}
+{:type :ok, :f :read, :value #jepsen.independent.Tuple [8 nil], :process 1, :time 5, :index 4}
+{:type :invoke, :f :cas, :value [7 [1 2]], :process 2, :time 6, :index 5}
+{:type :info, :f :cas, :value [7 [1 2]], :process 2, :time 7, :index 6, :error :timeout}
+"""
+
+
+def test_keys_of_independent_histories_are_taken_out_of_the_values() -> None:
+    """Jepsen's `independent` writes a key and a value as one: they are judged key by key, and notes stay as they are."""
+    history = parse(INDEPENDENT)
+    assert [(call.f, call.key, call.input, call.output) for call in history.calls] == [
+        ("write", 7, 1, 1),
+        ("read", 8, None, None),
+        ("cas", 7, (1, 2), None),
+    ]
+    assert [note.value for note in history.notes] == ["majority"]
+
+
+def test_pairs_that_are_values_stay_values() -> None:
+    """A register with versions answers pairs too, but asks with nothing; and without a read nothing tells."""
+    versioned = INDEPENDENT.replace("[8 nil], :process 1, :time 4", "nil, :process 1, :time 4")
+    assert {call.key for call in parse(versioned).calls} == {None}
+    unread = "".join(line for line in INDEPENDENT.splitlines(keepends=True) if ":read" not in line)
+    assert {call.key for call in parse(unread).calls} == {None}
