@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import kv_jepsen
+from kv_jepsen import runner
 from kv_jepsen.cli import app
 from kv_jepsen.cuts import sockets
 from kv_jepsen.records import start_ticks
@@ -243,8 +244,9 @@ class _Unanswered(Client):
 
 
 @linux
-def test_a_run_without_an_answer_is_unknown(tmp_path: Path) -> None:
+def test_a_run_without_an_answer_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run in which no call succeeded is no pass: exit status 3, and the reason in words and in the results."""
+    monkeypatch.setattr(runner, "LAST_TIMEOUT_S", 0.1)  # the last reads are asked again until then
     done = CliRunner().invoke(
         app,
         ["run", "--target", f"{__name__}:Mute", "--faults", "none", "--seconds", "1", "--results", str(tmp_path / "r")],
