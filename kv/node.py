@@ -43,6 +43,7 @@ from kv.raft.wal import WalCorruption
 from kv.router.api import Forwarder
 from kv.router.direct import DirectListener
 from kv.router.forward import Forwarders
+from kv.router.listeners import Listeners
 from kv.router.routing import check_batch
 from kv.router.server import RouterServer
 from kv.router.streams import parse, peer_channel_options, server_options
@@ -115,7 +116,7 @@ class Node:
         self._forwarders = Forwarders(self._address_of, self._hello, router.config, rng)
         self._direct = DirectListener(*parse_address(config.direct_listen)) if config.offers_direct else None
         self._front = RouterServer(router, self._hello, self.parts.metrics, self._direct)
-        self._server: grpc.aio.Server | None = None
+        self._listeners = Listeners(config.listen, server_options(router.config), self._front.add_to)
         self._make_http, self._fatal = make_http, fatal
         self._http: HttpServer | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -129,13 +130,7 @@ class Node:
         self._load_map()
         if self._direct is not None:
             await self._direct.start()  # before the server: its streams offer the port
-        self._server = grpc.aio.server(options=server_options(self.parts.router.config))
-        self._front.add_to(self._server)
-        try:
-            self._server.add_insecure_port(self.config.listen)
-        except RuntimeError as error:
-            raise Unavailable(f"cannot listen on {self.config.listen}: is it in use?") from error
-        await self._server.start()
+        await self._listeners.start()
         await self._front.start()
         self.parts.engine.start()
         try:
@@ -180,8 +175,7 @@ class Node:
         await self._front.stop()
         if self._direct is not None:
             self._direct.close()
-        if self._server is not None:
-            await self._server.stop(STOP_GRACE_S)
+        await self._listeners.stop(STOP_GRACE_S)
         self.parts.router.close()
         await self._forwarders.close()
         for channel in self._channels.values():

@@ -1,17 +1,18 @@
-"""A request in flight, as the router keeps it: `Call`, and `Gather` for the parts of a split batch.
+"""A request in flight, as the router keeps it: `Call`, and `Gather` for the parts of a split batch; its ends.
 
 State only: `kv.router.dispatch` moves it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from functools import lru_cache
 from typing import Final
 
 from kv.client.session import Session
-from kv.cluster.map import PartitionInfo
-from kv.errors import KVError
-from kv.ids import NodeId
+from kv.cluster.map import ClusterMap, PartitionInfo
+from kv.errors import KVError, WrongPartition
+from kv.ids import GroupId, NodeId
 from kv.router.api import Forwarder, Reply
 from kv.router.retry import Kind, Progress
 from kv.router.routing import Plan, Traits, merge
@@ -108,3 +109,31 @@ class Gather:
         self._left -= 1
         if self._left == 0:
             self._reply(merge(self._plan, self._outcomes))
+
+
+class End:
+    """The end of a request for who awaits it."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        """Must be called on the running loop."""
+        self._future: asyncio.Future[bytes | KVError] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, outcome: bytes | KVError) -> None:
+        """Take the end: this is the request's `Reply`."""
+        if not self._future.done():  # the client may have cancelled its call
+            self._future.set_result(outcome)
+
+    async def response(self) -> bytes:
+        """Return the serialized response. Raises the `KVError` with which the request ended."""
+        outcome = await self._future
+        if isinstance(outcome, KVError):
+            raise outcome
+        return outcome
+
+
+def no_partition(partition: GroupId, cluster_map: ClusterMap) -> WrongPartition:
+    """Return the error of a request for a partition that the map does not have."""
+    metadata = {"partition": partition, "map_epoch": cluster_map.epoch}
+    return WrongPartition(f"there is no partition {partition}", metadata=metadata)

@@ -9,19 +9,18 @@ Everything runs on the loop thread. `submit` and `execute` never raise: they cal
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from kv.client.session import SequencedId
 from kv.cluster.map import ClusterMap
-from kv.errors import InvalidArgument, KVError, Overloaded, Unavailable, UnknownOutcome, WrongPartition
+from kv.errors import InvalidArgument, KVError, Overloaded, Unavailable, UnknownOutcome
 from kv.ids import GroupId, NodeId, check_request_bytes
 from kv.outcome import OutcomeToken
 from kv.router import retry
 from kv.router.api import Cluster, Reply
-from kv.router.call import Call, Gather
+from kv.router.call import Call, End, Gather, no_partition
 from kv.router.limits import RouterConfig
 from kv.router.options import check_reach, replicas_wanted
 from kv.router.quorum import FanOut, Poll
@@ -54,6 +53,7 @@ class Router:
         self.config = config
         self._clock = cluster.clock
         self._call_later = call_later
+        self._patience_s = config.attempt_timeout_ms / 1000
         self._policy = RetryPolicy(config.backoff_ms / 1000, config.backoff_max_ms / 1000)
         self._wheel: DeadlineWheel[Call] = DeadlineWheel(
             self._clock, call_later, config.deadline_tick_ms / 1000, self._due
@@ -150,17 +150,29 @@ class Router:
         for number, part in enumerate(plan.parts):
             self._start(part, cluster_map, deadline, partial(gather.take, number))
 
+    def execute_one(self, key: bytes, traits: Traits, raw: bytes, deadline: float, reply: Reply) -> None:
+        """Route a serialized batch of one operation on `key`, of which the caller knows what kind it is.
+
+        It goes the way of `execute` without being decoded: `traits` must be of a request that one replica serves.
+        """
+        assert not traits.fans_out, "a read of several replicas is decoded"
+        try:
+            check_request_bytes(len(raw))
+            cluster_map, ring = self.ring()
+            call = self._call(raw, cluster_map, ring.partition_of(key), deadline, reply)
+        except KVError as error:
+            reply(error)
+            return
+        self._begin_call(call, traits, pinned=False, lend_session=True)
+
     async def request(
         self, batch: kv_pb2.BatchRequest, deadline: float, *, partition: GroupId = 0, node: NodeId = ""
     ) -> bytes:
         """Route a checked batch as `execute` does and wait for its end. Raises its `KVError`."""
-        future: asyncio.Future[bytes | KVError] = asyncio.get_running_loop().create_future()
+        end = End()
         raw = batch.SerializeToString()
-        self.execute(batch, raw, deadline, partial(_resolve, future), partition=partition, node=node)
-        outcome = await future
-        if isinstance(outcome, KVError):
-            raise outcome
-        return outcome
+        self.execute(batch, raw, deadline, end.resolve, partition=partition, node=node)
+        return await end.response()
 
     def close(self) -> None:
         """End every request in flight; what arrives later is refused. The node calls it when it stops."""
@@ -203,25 +215,26 @@ class Router:
         kind = call.describe(traits, owned=lend_session and not traits.repeatable, pinned=pinned)
         if traits.trace and not traits.fans_out:
             call.trail = self._trail(call.info.id)
-        if kind.owned_session:
-            self._desks.attach(call.info.id, call)
-        else:
+        if not kind.owned_session:
             self._attempt(call, self._first_node(call))
+            return
+        self._desks.attach(call.info.id, call)
+        if not call.attempt and not call.done:  # it waits for a session; an attempt would have set the timer
+            call.armed = self._wheel.arm(call, call.deadline)
 
     def _fan_out(self, part: Part, cluster_map: ClusterMap, deadline: float, reply: Reply) -> FanOut:
         """Read from several replicas at once; each is asked by a call of its own, which is for it alone."""
         info = cluster_map.partition(part.partition)
         if info is None:
-            raise _no_partition(part.partition, cluster_map)
+            raise no_partition(part.partition, cluster_map)
         wanted = replicas_wanted(part.traits.level, part.traits.replicas, len(info.replicas))
         if wanted > len(info.replicas):
             raise InvalidArgument(f"partition {info.id} has {len(info.replicas)} replicas, not {wanted}")
-        patience_s = self.config.attempt_timeout_ms / 1000
         trail = self._trail(info.id) if part.traits.trace else None
         order = preferred_order(part.traits.wish, info.replicas, here=self._here(info.id), leader=None)
 
         def ask(node: NodeId, has_spare: bool, take: Reply) -> None:
-            until = min(deadline, self._clock() + patience_s) if has_spare else deadline
+            until = min(deadline, self._clock() + self._patience_s) if has_spare else deadline
             self._start(part, cluster_map, until, take, node=node)
 
         def note(step: str, detail: str) -> None:
@@ -258,7 +271,7 @@ class Router:
             raise Unavailable("this node is stopping")
         info = cluster_map.partition(partition)
         if info is None:
-            raise _no_partition(partition, cluster_map)
+            raise no_partition(partition, cluster_map)
         if node:
             info = replace(info, replicas=(node,))
         if len(self._calls) >= self.config.requests_in_flight_max:
@@ -268,7 +281,6 @@ class Router:
             )
         call = Call(raw, info, cluster_map.epoch, deadline, reply)
         self._calls[call] = None
-        call.armed = self._wheel.arm(call, deadline)
         return call
 
     def _finish(self, call: Call, outcome: bytes | KVError) -> None:
@@ -427,10 +439,11 @@ class Router:
 
     def _arm(self, call: Call) -> None:
         """Set the timer to the deadline, or to the end of this attempt's patience if that is earlier."""
-        self._wheel.disarm(call, call.armed)
+        if call.armed:
+            self._wheel.disarm(call, call.armed)
         when = call.deadline
         if len(call.info.replicas) > 1 and (call.kind is None or call.kind.repeatable):
-            patience_s = self.config.attempt_timeout_ms / 1000 * 2.0 ** min(call.lost, 30)
+            patience_s = self._patience_s * 2.0 ** min(call.lost, 30) if call.lost else self._patience_s
             when = min(when, self._clock() + patience_s)
         call.armed = self._wheel.arm(call, when)
 
@@ -484,13 +497,3 @@ class Router:
             return
         part = Part(partition, OPEN_SESSION, (0,), OPENS_SESSION)
         self._start(part, cluster_map, self.deadline(0), reply)
-
-
-def _no_partition(partition: GroupId, cluster_map: ClusterMap) -> WrongPartition:
-    metadata = {"partition": partition, "map_epoch": cluster_map.epoch}
-    return WrongPartition(f"there is no partition {partition}", metadata=metadata)
-
-
-def _resolve(future: asyncio.Future[bytes | KVError], outcome: bytes | KVError) -> None:
-    if not future.done():  # the client may have cancelled its call
-        future.set_result(outcome)

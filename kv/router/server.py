@@ -16,22 +16,24 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kv.direct import METADATA_KEY
 from kv.errors import Internal, KVError, Overloaded
 from kv.ids import GroupId
 from kv.internal.v1 import peer_pb2
 from kv.outcome import OutcomeToken
+from kv.router.call import End
 from kv.router.direct import DirectListener
 from kv.router.dispatch import Router
 from kv.router.forward_server import ForwardService
 from kv.router.limits import PUBLIC_MESSAGE_BYTES_MAX
 from kv.router.options import FANNED_OUT
 from kv.router.pipeline import Pipeline, serve_pipeline
-from kv.router.routing import check_batch, cut, outcome_batch, single_result
+from kv.router.routing import Traits, check_batch, cut, outcome_batch, single_result
 from kv.router.scan import Scan
 from kv.router.streams import Context, abort, parse, stop_tasks
+from kv.router.unary import PLAIN_READ, PLAIN_WRITE, get_reply, plain_get, plain_put, put_reply
 from kv.telemetry import Metrics
 from kv.v1 import cluster_pb2, kv_pb2
 
@@ -95,9 +97,11 @@ class RouterServer:
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add KVService, ClusterService, PeerService.Forward, health and reflection to the server."""
         server.add_generic_rpc_handlers((self._kv(), self._cluster(), self._forward.handler()))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (KV_SERVICE, CLUSTER_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        shown = reflection.aio.ReflectionServicer(service_names=names)
+        by_name_only = cast("grpc.aio.Server", _ByNameOnly(server))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, by_name_only)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(shown, by_name_only)  # type: ignore[no-untyped-call]
 
     async def start(self) -> None:
         """Publish the health, and keep it and the idle streams up to date until `stop`."""
@@ -209,6 +213,11 @@ class RouterServer:
 
     # --- KVService --------------------------------------------------------------------------------
 
+    async def _plain(self, key: bytes, traits: Traits, raw: bytes, deadline: float) -> bytes:
+        end = End()
+        self.router.execute_one(key, traits, raw, deadline, end.resolve)
+        return await end.response()
+
     async def _one(
         self, batch: kv_pb2.BatchRequest, deadline: float, *, partition: GroupId = 0
     ) -> tuple[kv_pb2.OperationResult, Sequence[kv_pb2.Evidence]]:
@@ -218,7 +227,10 @@ class RouterServer:
         response = kv_pb2.BatchResponse.FromString(raw)
         return single_result(response), response.evidence or (kv_pb2.Evidence(),)
 
-    async def _get(self, request: kv_pb2.GetRequest, deadline: float) -> kv_pb2.GetResponse:
+    async def _get(self, request: kv_pb2.GetRequest, deadline: float) -> kv_pb2.GetResponse | bytes:
+        raw = plain_get(request)
+        if raw is not None:
+            return get_reply(await self._plain(request.key, PLAIN_READ, raw, deadline))
         operation = kv_pb2.Operation(get=kv_pb2.GetOperation(key=request.key))
         read = request.read if request.HasField("read") else None
         batch = kv_pb2.BatchRequest(operations=[operation], level=request.level, read=read)
@@ -227,7 +239,10 @@ class RouterServer:
         answers = evidence if request.level in FANNED_OUT else ()
         return kv_pb2.GetResponse(evidence=evidence[0], item=item, answers=answers)
 
-    async def _put(self, request: kv_pb2.PutRequest, deadline: float) -> kv_pb2.PutResponse:
+    async def _put(self, request: kv_pb2.PutRequest, deadline: float) -> kv_pb2.PutResponse | bytes:
+        raw = plain_put(request)
+        if raw is not None:
+            return put_reply(await self._plain(request.key, PLAIN_WRITE, raw, deadline))
         put = kv_pb2.PutOperation(
             key=request.key,
             value=request.value,
@@ -347,6 +362,19 @@ class RouterServer:
         self, request: cluster_pb2.GetContentHashRequest, _deadline: float
     ) -> Message:
         return await self.router.cluster.content_hash(request.partition)
+
+
+class _ByNameOnly:
+    """A server as generated code sees it, to which methods are added by name alone.
+
+    Registered ones would gain nothing here, and grpc.aio waits for a call of each of them anew at every call of any.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, _service: str, _handlers: object) -> None:
+        """Leave them unregistered."""
 
 
 def _condition(request: _ConditionalRequest) -> kv_pb2.Condition | None:

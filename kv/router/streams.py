@@ -48,7 +48,6 @@ def server_options(config: RouterConfig) -> list[tuple[str, Any]]:
         ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS_MIN),
         # A starved process reads several pings at once: that is no reason to turn a peer away.
         ("grpc.http2.max_ping_strikes", 0),
-        ("grpc.so_reuseport", 0),
     ]
 
 

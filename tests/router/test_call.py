@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from kv.errors import NoLeader
-from kv.router.call import Call, Gather
+from kv.router.call import Call, End, Gather
 from kv.router.routing import split, traits_of
 from kv.v1 import kv_pb2
 from tests.router.world import Inbox, VirtualWorld, batch, get, keys_of_distinct_partitions, put
@@ -59,3 +61,24 @@ def test_a_gathered_batch_replies_once_with_the_last_part() -> None:
     refused, inbox = batch(kv_pb2.Operation(range=kv_pb2.RangeOperation())), Inbox()
     Gather(split(refused, refused.SerializeToString(), WORLD.ring), inbox)
     assert inbox.response.results[0].error.reason == "INVALID_ARGUMENT"
+
+
+async def test_an_end_gives_the_response_or_raises_the_error() -> None:
+    """Who awaits a request gets its response, or its error as an exception."""
+    good, bad = End(), End()
+    good.resolve(b"response")
+    bad.resolve(NoLeader("nobody leads"))
+    assert await good.response() == b"response"
+    with pytest.raises(NoLeader):
+        await bad.response()
+
+
+async def test_an_end_that_nobody_awaits_any_more_is_harmless() -> None:
+    """A caller may cancel its call; the request goes on to its end all the same."""
+    end = End()
+    waiting = asyncio.ensure_future(end.response())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    end.resolve(b"response")
