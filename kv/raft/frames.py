@@ -9,20 +9,49 @@ sender lives.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import google_crc32c
+
+from kv.internal.v1 import peer_pb2, raft_pb2
 
 PREFACE: Final = b"KVR1"
 """The first bytes of a connection, both ways. The digit is the version of the format."""
 HEADER: Final = struct.Struct(">II")
 KEEPALIVE: Final = HEADER.pack(0, 0)
 """A frame that says nothing but that its sender lives."""
+_LENGTH_DELIMITED: Final = 2
+_MESSAGES: Final = peer_pb2.RaftFrame.MESSAGES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
+"""What stands before the length of each message in a serialized `RaftFrame`."""
+_VARINT: Final = 0x80
+_LENGTHS: Final = [bytes((_MESSAGES, length)) for length in range(_VARINT)]
 
 
 class BadFrame(Exception):
     """The bytes are no frames of this protocol; the message says in which way."""
+
+
+def payload_of(messages: Iterable[raft_pb2.RaftMessage]) -> bytes:
+    """Return the serialized `RaftFrame` of the messages.
+
+    Written by hand: protobuf copies each message into the frame first, by writing and reading it once more.
+    """
+    parts: list[bytes] = []
+    for message in messages:
+        raw = message.SerializeToString()
+        length = len(raw)
+        parts += (_LENGTHS[length] if length < _VARINT else _long(length), raw)
+    return b"".join(parts)
+
+
+def _long(length: int) -> bytes:
+    field = bytearray((_MESSAGES,))
+    while length >= _VARINT:
+        field.append(length % _VARINT | _VARINT)
+        length //= _VARINT
+    field.append(length)
+    return bytes(field)
 
 
 def frame_of(payload: bytes) -> bytes:

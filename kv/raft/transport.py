@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from kv.config import parse_address
 from kv.internal.v1 import peer_pb2, raft_pb2
-from kv.raft.frames import KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of
+from kv.raft.frames import KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of, payload_of
 
 LINK_QUEUE_BYTES_MAX = 64 << 20
 """Messages that wait for one connection; beyond it the connection is reset, since Raft repairs loss and not silence."""
@@ -99,9 +99,7 @@ class Lane:
         if connection is None:
             return
         if not self._waiting and connection.writable and len(messages) == 1:
-            connection.send(
-                peer_pb2.RaftFrame(messages=messages)
-            )  # nearly always; its size is looked at there
+            connection.send_payload(payload_of(messages))  # nearly always; its size is looked at there
             return
         self._waiting.extend(messages)
         self._bytes += sum(message.ByteSize() for message in messages)
@@ -115,7 +113,7 @@ class Lane:
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""
         while self._waiting and self.connection is not None and self.connection.writable:
-            self.connection.send(peer_pb2.RaftFrame(messages=self._take()))
+            self.connection.send_payload(payload_of(self._take()))
 
     def _take(self) -> list[raft_pb2.RaftMessage]:
         """Take as many messages as one frame should hold, at least one."""
@@ -204,8 +202,12 @@ class Connection(asyncio.Protocol):
 
     def send(self, frame: peer_pb2.RaftFrame) -> None:
         """Hand a frame to the socket."""
+        self.send_payload(frame.SerializeToString())
+
+    def send_payload(self, payload: bytes) -> None:
+        """Hand a serialized frame to the socket."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame_of(frame.SerializeToString()))
+            self._transport.write(frame_of(payload))
             self.sent_at = self._loop.time()
 
     def keep_alive(self, now: float) -> None:

@@ -14,40 +14,38 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+_CALLBACK: Final = 2
+_ARGS: Final = 3
 
 
 class Stuck(Exception):
     """Nothing is ready and no timer is set, but the run has not ended."""
 
 
-class Timer:
+class Timer(list[Any]):
     """What `call_soon` and `call_at` return: as much of `asyncio.TimerHandle` as is used.
 
-    The loop reads the fields: a method for each callback would be felt.
+    It is the entry of the loop's heap itself, (when, order, callback, args, context): so it is made and compared
+    without a call of Python code. No two have the same order, so that a comparison ends there.
     """
 
-    __slots__ = ("_when", "args", "callback", "context")
-
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[object, ...], context: Context | None, when: float
-    ) -> None:
-        self.callback: Callable[..., object] | None = callback
-        self.args, self.context, self._when = args, context, when
+    __slots__ = ()
 
     def cancel(self) -> None:
         """Do not call any more."""
-        self.callback, self.args = None, ()
+        self[_CALLBACK], self[_ARGS] = None, ()
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled (or has run)."""
-        return self.callback is None
+        """Whether it was cancelled."""
+        return self[_CALLBACK] is None
 
     def when(self) -> float:
         """The time for which it is set."""
-        return self._when
+        when: float = self[0]
+        return when
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -60,7 +58,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.now_s = 0.0
         """What `time` tells, for those who ask often."""
         self._order = 0
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[Timer] = []
         self._soon: deque[Timer] = deque()
         self.failures: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.failures.append(context))
@@ -73,7 +71,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Timer:
         """Run the callback after what is ready now."""
-        timer = Timer(callback, args, context, self.now_s)
+        timer = Timer((self.now_s, 0, callback, args, context))
         self._soon.append(timer)
         return timer
 
@@ -82,9 +80,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> Timer:
         """Run the callback after a delay in virtual seconds."""
         self._order = order = self._order + 1
-        when = self.now_s + delay
-        timer = Timer(callback, args, context, when)
-        heappush(self._timers, (when, order, timer))
+        timer = Timer((self.now_s + delay, order, callback, args, context))
+        heappush(self._timers, timer)
         return timer
 
     def call_at(  # type: ignore[override]
@@ -92,8 +89,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> Timer:
         """Run the callback at a time; ties in the order of the calls."""
         self._order = order = self._order + 1
-        timer = Timer(callback, args, context, when)
-        heappush(self._timers, (when, order, timer))
+        timer = Timer((when, order, callback, args, context))
+        heappush(self._timers, timer)
         return timer
 
     def run_in_executor(self, _executor: object, func: Callable[..., T], *args: object) -> asyncio.Future[T]:
@@ -112,15 +109,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not soon:
                 self._step()
             for _ in range(len(soon)):
-                timer = next_call()
-                callback, context = timer.callback, timer.context
+                _, _, callback, args, context = next_call()
                 if callback is None:  # cancelled
                     continue
                 try:
                     if context is None:
-                        callback(*timer.args)
+                        callback(*args)
                     else:
-                        context.run(callback, *timer.args)
+                        context.run(callback, *args)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:  # noqa: BLE001 - as the base class does
@@ -132,10 +128,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The clock goes to the next timer."""
         timers = self._timers
         while timers:
-            when, _, timer = heappop(timers)
-            if timer.callback is None:  # cancelled
+            timer = heappop(timers)
+            if timer[_CALLBACK] is None:  # cancelled
                 continue
-            self.now_s = max(when, self.now_s)
+            if timer[0] > self.now_s:
+                self.now_s = timer[0]
             self._soon.append(timer)
             return
         raise Stuck("nothing will ever happen again")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
 from typing import Protocol
 
 from kv.sim.loop import VirtualLoop
 
 Deliver = Callable[[bytes], None]
+Way = tuple[str, str]
+"""From whom to whom."""
 
 KEEPALIVE_S = 2.5
 """A connection over a cut link is reset after this."""
@@ -34,7 +35,7 @@ class Host(Protocol):
     def up(self) -> bool:
         """Whether the process runs."""
 
-    def enter(self, callback: Callable[[], None]) -> None:
+    def enter(self, callback: Callable[..., None], *args: object) -> None:
         """Run the callback as an event of this process: later if it is paused, never if it is dead."""
 
 
@@ -62,7 +63,7 @@ class Connection:
     open: bool = True
     held: list[list[bytes]] = field(default_factory=lambda: [[], []])
     last: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    ways: tuple[tuple[str, str], tuple[str, str]] = field(init=False)
+    ways: tuple[Way, Way] = field(init=False)
     """From whom to whom end 0 and end 1 send."""
 
     def __post_init__(self) -> None:
@@ -79,9 +80,11 @@ class Connection:
         self._carry(end, message)
 
     def _carry(self, end: int, message: bytes) -> None:
-        network = self.network
-        when = max(self.last[end], network.loop.now_s + network.delay(*self.ways[end]))
-        self.last[end] = when
+        network, last = self.network, self.last
+        when = network.loop.now_s + network.delay(self.ways[end])
+        if when < last[end]:
+            when = last[end]
+        last[end] = when
         network.loop.call_at(when, self._arrive, end, message)
 
     def _arrive(self, end: int, message: bytes) -> None:
@@ -91,8 +94,8 @@ class Connection:
         if way in self.network.cuts:
             self.held[end].append(message)
             return
-        self.network.count(self.purpose, *way, message)
-        self.ends[1 - end].enter(partial(self._deliver, end, message))
+        self.network.count(self.purpose, way, message)
+        self.ends[1 - end].enter(self._deliver, end, message)
 
     def _deliver(self, end: int, message: bytes) -> None:
         if self.open:
@@ -128,12 +131,12 @@ class Network:
         loop: VirtualLoop,
         rng: Random,
         conditions: Conditions,
-        count: Callable[[str, str, str, bytes], None],
+        count: Callable[[str, Way, bytes], None],
     ) -> None:
         self.loop, self.rng, self.conditions, self.count = loop, rng, conditions, count
-        self.cuts: dict[tuple[str, str], int] = {}
+        self.cuts: dict[Way, int] = {}
         """The links that stop messages, and how often each was cut."""
-        self._slow: dict[tuple[str, str], float] = {}
+        self._slow: dict[Way, float] = {}
         self._connections: dict[Connection, None] = {}
         self.calm = False
 
@@ -177,7 +180,7 @@ class Network:
 
     # ------------------------------------------------------------ carrying
 
-    def delay(self, source: str, target: str) -> float:
+    def delay(self, way: Way) -> float:
         """Seconds that the next message takes."""
         conditions = self.conditions
         least = conditions.delay_min_s
@@ -186,7 +189,7 @@ class Network:
             if conditions.long_delay and self.rng.random() < conditions.long_delay:
                 delay += self.rng.uniform(0, conditions.long_delay_max_s)
             if self._slow:
-                delay += self._slow.get((source, target), 0.0)
+                delay += self._slow.get(way, 0.0)
         return delay
 
     def datagram(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
@@ -202,13 +205,13 @@ class Network:
                 copies = 2
         for _ in range(copies):
             self.loop.call_later(
-                self.delay(source.name, target.name), self._drop_off, source, target, message, deliver
+                self.delay((source.name, target.name)), self._drop_off, source, target, message, deliver
             )
 
     def _drop_off(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
         if target.up and not self.is_cut(source.name, target.name):
-            self.count("datagram", source.name, target.name, message)
-            target.enter(lambda: deliver(message))
+            self.count("datagram", (source.name, target.name), message)
+            target.enter(deliver, message)
 
     def connect(
         self,
@@ -219,14 +222,16 @@ class Network:
         failed: Callable[[], None],
     ) -> None:
         """Try to connect: `opened` gets a connection whose ends have no callbacks yet, at both hosts' cost."""
-        blocked = self.is_cut(source.name, target.name) or self.is_cut(target.name, source.name)
+        there, back = (source.name, target.name), (target.name, source.name)
+        blocked = there in self.cuts or back in self.cuts
         if blocked or not target.up:
             self.loop.call_later(
-                CONNECT_TIMEOUT_S if blocked else self.delay(source.name, target.name),
-                lambda: source.enter(failed),
+                CONNECT_TIMEOUT_S if blocked else self.delay(there),
+                source.enter,
+                failed,
             )
             return
-        round_trip = self.delay(source.name, target.name) + self.delay(target.name, source.name)
+        round_trip = self.delay(there) + self.delay(back)
         self.loop.call_later(round_trip, self._open, purpose, source, target, opened, failed)
 
     def _open(
@@ -242,7 +247,7 @@ class Network:
             return
         connection = Connection(self, purpose, (source, target), [_nowhere, _nowhere], [_nothing, _nothing])
         self._connections[connection] = None
-        source.enter(lambda: opened(connection))
+        source.enter(opened, connection)
 
     def forget(self, connection: Connection) -> None:
         """A connection ended."""

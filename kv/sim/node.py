@@ -248,9 +248,9 @@ class SimNode:
         self._watcher.ended_itself(self, error)
         self.crash(power=False, why=f"ended itself: {error}")
 
-    def enter(self, callback: Callable[[], None]) -> None:
+    def enter(self, callback: Callable[..., None], *args: object) -> None:
         """See `Host`."""
-        self.life.enter(callback)
+        self.life.enter(callback, *args)
 
     # ------------------------------------------------------------ what the wires and the router ask
 
@@ -276,7 +276,7 @@ class SimNode:
         return forwarder
 
     async def _ask_peers(self) -> ClusterMap | None:
-        await asyncio.sleep(self._network.delay(self.name, self.name))
+        await asyncio.sleep(self._network.delay((self.name, self.name)))
         known = [node.cluster.map for node in self._peers() if node.up]
         return max((found for found in known if found is not None), key=lambda m: m.epoch, default=None)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from random import Random
 
 from kv.sim.loop import Timer, VirtualLoop
@@ -59,7 +58,7 @@ class Life:
         """See `Shell`."""
         self.alive = True
         self._paused = False
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._lanes: dict[str, float] = {}
         self.in_worker: dict[str, deque[Callable[[], None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,16 +69,16 @@ class Life:
 
     # ------------------------------------------------------------ events
 
-    def enter(self, callback: Callable[[], None]) -> None:
+    def enter(self, callback: Callable[..., None], *args: object) -> None:
         """Run an event of this process now, or when it goes on, or never."""
         if not self.alive:
             return
         if self._paused:
-            self._waiting.append(callback)
+            self._waiting.append((callback, args))
             return
         self.depth += 1
         try:
-            callback()
+            callback(*args)
         except ProcessDied:
             if self.depth > 1:  # what runs around this belongs to the dead process too
                 raise
@@ -95,7 +94,8 @@ class Life:
         """Go on, as by SIGCONT: what came meanwhile is taken in at once, in order."""
         self._paused = False
         while self._waiting and self.alive and not self._paused:
-            self.enter(self._waiting.popleft())
+            callback, args = self._waiting.popleft()
+            self.enter(callback, *args)
 
     @property
     def paused(self) -> bool:
@@ -125,8 +125,7 @@ class Life:
 
     def call_later(self, delay_s: float, callback: Callable[..., None], *args: object) -> Timer:
         """See `Shell`, and the router's `CallLater`."""
-        work: Callable[[], None] = partial(callback, *args) if args else callback
-        return self._loop.call_later(self._clock.virtual(delay_s), self.enter, work)
+        return self._loop.call_later(self._clock.virtual(delay_s), self.enter, callback, *args)
 
     def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
         """See `Shell`: the work takes its time, and is done at the end of it unless a crash comes first."""
@@ -150,7 +149,7 @@ class Life:
             error = raised
         finally:
             self.depth -= 1
-        self.enter(partial(then, error))
+        self.enter(then, error)
 
 
 def _nothing() -> None:

@@ -21,6 +21,8 @@ EVENTS_SHOWN: Final = 40
 PIECES_UNDIGESTED_MAX: Final = 384
 """The digest takes in so many pieces at once: one call for each costs more than the hash."""
 _TIME: Final = Struct("<d")
+_Event = tuple[float, str, tuple[str, str], bytes]
+"""When, of what purpose (empty: no message), by what way, what."""
 
 
 class Trace:
@@ -30,8 +32,8 @@ class Trace:
         self._now = now
         self._digest = xxhash.xxh3_128()
         self._undigested: list[bytes] = []
-        self._ways: dict[tuple[str, str, str], bytes] = {}
-        self._events: deque[tuple[float, str, str, str, bytes]] = deque(maxlen=EVENTS_KEPT)
+        self._ways: dict[tuple[str, tuple[str, str]], bytes] = {}
+        self._events: deque[_Event] = deque(maxlen=EVENTS_KEPT)
         self.count = 0
 
     @property
@@ -44,36 +46,36 @@ class Trace:
         self._digest.update(b"".join(self._undigested))
         self._undigested.clear()
 
-    def message(self, purpose: str, source: str, target: str, data: bytes) -> None:
-        """A message arrived."""
+    def message(self, purpose: str, way: tuple[str, str], data: bytes) -> None:
+        """A message arrived, by a way (from whom, to whom)."""
         now = self._now()
         self.count += 1
-        key = (purpose, source, target)
-        way = self._ways.get(key)
-        if way is None:
-            way = self._ways[key] = f"{purpose} {source} {target}".encode()
-        self._undigested += (_TIME.pack(now), way, data)
-        if len(self._undigested) >= PIECES_UNDIGESTED_MAX:
+        name = self._ways.get((purpose, way))
+        if name is None:
+            name = self._ways[purpose, way] = f"{purpose} {way[0]} {way[1]}".encode()
+        undigested = self._undigested
+        undigested += (_TIME.pack(now), name, data)
+        if len(undigested) >= PIECES_UNDIGESTED_MAX:
             self._take_in()
-        self._events.append((now, purpose, source, target, data))
+        self._events.append((now, purpose, way, data))
 
     def note(self, node: str, text: str) -> None:
         """Something else happened, at a node or (empty) to the world."""
         now = self._now()
         self.count += 1
         self._undigested += (_TIME.pack(now), f"{node} {text}".encode())
-        self._events.append((now, "", node, "", text.encode()))
+        self._events.append((now, "", (node, ""), text.encode()))
 
     def aside(self, node: str, text: str) -> None:
         """A remark that is no event: not part of the digest."""
-        self._events.append((self._now(), "", node, "", text.encode()))
+        self._events.append((self._now(), "", (node, ""), text.encode()))
 
     def last(self, nodes: Iterable[str], limit: int = EVENTS_SHOWN) -> list[str]:
         """The last events in which any of these nodes took part (all events if none are named)."""
         wanted = set(nodes)
         found: list[str] = []
         for event in reversed(self._events):
-            _, _, source, target, _ = event
+            source, target = event[2]
             if not wanted or source in wanted or target in wanted or not source:
                 found.append(_text(event))
             if len(found) >= limit:
@@ -81,8 +83,8 @@ class Trace:
         return found[::-1]
 
 
-def _text(event: tuple[float, str, str, str, bytes]) -> str:
-    now, purpose, source, target, data = event
+def _text(event: _Event) -> str:
+    now, purpose, (source, target), data = event
     if not purpose:
         return f"{now:10.4f} {source or '*':>4} {data.decode()}"
     what = f"{len(data)} bytes"

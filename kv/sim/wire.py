@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 from kv.client.transport import OnClosed, OnReply
 from kv.errors import KVError, Unavailable, UnknownOutcome
 from kv.internal.v1 import peer_pb2, raft_pb2
+from kv.raft.frames import payload_of
 from kv.router.api import Cluster
 from kv.router.dispatch import Router
 from kv.router.forward import ForwardLink
@@ -75,13 +77,13 @@ class RaftLinks:
         if self._lossy:
             target = next(node for node in self._peers() if node.name == peer)
             for message in messages:
-                raw = peer_pb2.RaftFrame(messages=[message]).SerializeToString()
+                raw = payload_of((message,))
                 self._network.datagram(self._me, target, raw, lambda data: _take(target, self._me.name, data))
             return
         stream = self._streams.get((peer, bulk))
         if stream is not None:
             connection, end = stream
-            connection.send(end, peer_pb2.RaftFrame(messages=messages).SerializeToString())
+            connection.send(end, payload_of(messages))
 
     def _dial(self, peer: Node, bulk: bool) -> None:
         life = self._me.life
@@ -113,7 +115,7 @@ class RaftLinks:
         if old is not None:
             old[0].close()
         self._streams[peer.name, bulk] = (connection, end)
-        connection.on_message[end] = lambda data: _take(self._me, peer.name, data)
+        connection.on_message[end] = partial(_take, self._me, peer.name)
         connection.on_closed[end] = lambda: self._closed(connection, peer, bulk)
         if not bulk:
             self._me.raft_connection(peer.name, False)
@@ -285,11 +287,11 @@ class SimTransport:
     async def _reach(self, address: str, timeout_s: float) -> Node:
         node = self._nodes(address)
         here, there = self._me.name, node.name
-        await asyncio.sleep(self._network.delay(here, there))
+        await asyncio.sleep(self._network.delay((here, there)))
         if self._network.is_cut(here, there) or not node.up or node.life.paused:
             await asyncio.sleep(timeout_s)
             raise Unavailable(f"{there} cannot be reached")
-        await asyncio.sleep(self._network.delay(there, here))
+        await asyncio.sleep(self._network.delay((there, here)))
         if not node.up:
             raise Unavailable(f"{there} is gone")
         return node
@@ -305,7 +307,7 @@ class SimTransport:
         router_deadline = node.router.deadline(timeout_s * 1000)
         async with aclosing(Scan(node.router, request, lambda: router_deadline).pages()) as pages:
             async for page in pages:
-                await asyncio.sleep(self._network.delay(node.name, self._me.name))
+                await asyncio.sleep(self._network.delay((node.name, self._me.name)))
                 while self._network.is_cut(node.name, self._me.name) and loop.time() < deadline:  # noqa: ASYNC110 - time is virtual
                     await asyncio.sleep(CUT_LOOK_S)
                 if not life.alive:

@@ -115,10 +115,9 @@ class ClientHost:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def enter(self, callback: object) -> None:
+    def enter(self, callback: Callable[..., None], *args: object) -> None:
         """See `Host`."""
-        assert callable(callback)
-        callback()
+        callback(*args)
 
 
 class World:

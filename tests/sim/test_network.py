@@ -20,8 +20,8 @@ class End:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def enter(self, callback: Callable[[], None]) -> None:
-        callback()
+    def enter(self, callback: Callable[..., None], *args: object) -> None:
+        callback(*args)
 
 
 class Pair:
