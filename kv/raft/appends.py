@@ -93,10 +93,15 @@ class Appends:
         if success:
             self.acknowledge(peer, next_index)
             return
-        reply = raft_pb2.AppendReply(next_index=next_index, success=False)
-        self._group.post(peer, after=self._group.journal.seq, append_reply=reply)
+        self._reply(peer, next_index, success=False)
 
     def acknowledge(self, peer: str, next_index: int) -> None:
         """Tells a leader that our log agrees with its own below `next_index`."""
-        reply = {"next_index": next_index, "success": True}
-        self._group.post(peer, after=self._group.journal.seq, append_reply=reply)
+        self._reply(peer, next_index, success=True)
+
+    def _reply(self, peer: str, next_index: int, *, success: bool) -> None:
+        group = self._group
+        message = group.envelope()
+        reply = message.append_reply
+        reply.next_index, reply.success = next_index, success
+        group.post(peer, message, after=group.journal.seq)

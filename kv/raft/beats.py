@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import xxhash
 
@@ -88,8 +88,7 @@ def lines_of(numbers: Sequence[int]) -> list[Line]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class SentBeat:
+class SentBeat(NamedTuple):
     """A beat: its number, when it left by the sender's clock (seconds), and the digest that it carried."""
 
     sequence: int

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kv.internal.v1 import raft_pb2
+from kv.raft.core import Message
 from kv.raft.elections import Elections
 from kv.raft.guard import VoteBox, log_is_current
 
@@ -41,6 +42,20 @@ class Campaign:
                 message.sender, message.term, vote.last_index, vote.last_term, self._group.now
             )
 
+    def send_vote(self, peer: str, request: Message) -> None:
+        """The core asks a member for its vote."""
+        message = self._group.envelope()
+        ask = message.vote
+        ask.last_index, ask.last_term = request["last_log_index"], request["last_log_term"]
+        self._group.post(peer, message, after=self._group.journal.seq)
+
+    def send_vote_reply(self, peer: str) -> None:
+        """The core votes for a member; our own timer begins anew."""
+        self.timer.arm(self._group.now)
+        message = self._group.envelope()
+        message.vote_reply.SetInParent()
+        self._group.post(peer, message, after=self._group.journal.seq)
+
     def on_vote_reply(self, message: raft_pb2.RaftMessage) -> None:
         """A member voted for us (rule 9: once for each term)."""
         if message.term > self._group.term:
@@ -64,10 +79,11 @@ class Campaign:
                 ask.last_term, ask.last_index, self._group.journal.last_term, self._group.journal.last
             )
         )
-        reply = raft_pb2.PreVoteReply(granted=granted)
-        self._group.post(
-            message.sender, term=message.term if granted else self._group.term, pre_vote_reply=reply
-        )
+        reply = self._group.envelope()
+        reply.term = message.term if granted else self._group.term
+        reply.pre_vote_reply.SetInParent()
+        reply.pre_vote_reply.granted = granted
+        self._group.post(message.sender, reply)
 
     def on_pre_vote_reply(self, message: raft_pb2.RaftMessage) -> None:
         """A member says whether it would vote for us."""
@@ -90,9 +106,11 @@ class Campaign:
         if not self._group.rules.pre_vote or self.timer.begin_pre_vote(term, self._group.now):
             self._elect()
             return
-        ask = raft_pb2.PreVote(last_index=self._group.journal.last, last_term=self._group.journal.last_term)
         for peer in self._group.peers:
-            self._group.post(peer, term=term, pre_vote=ask)
+            message = self._group.envelope()
+            message.term, ask = term, message.pre_vote
+            ask.last_index, ask.last_term = self._group.journal.last, self._group.journal.last_term
+            self._group.post(peer, message)
 
     def _elect(self) -> None:
         self.elections += 1

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import getitem
 from typing import Any
 
 import pysyncobj.serializer as _serializer
@@ -44,15 +46,6 @@ Message = dict[str, Any]
 Send = Callable[[str, Message], None]
 
 
-class _Clock:
-    """The time that all cores of the process see: set before each call into one of them."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class _NoPoller:
     def subscribe(self, *_: object) -> None: ...
 
@@ -61,8 +54,11 @@ class _NoPoller:
     def poll(self, _: float) -> None: ...
 
 
-_clock = _Clock()
-_syncobj.monotonicTime = _clock
+_NOW = [0.0]
+"""The time that all cores of the process see, alone in a list: set before each call into one of them."""
+_syncobj.monotonicTime = partial(
+    getitem, _NOW, 0
+)  # asked for many times a tick: it costs no call of Python code
 _syncobj.createJournal = lambda journal: journal
 _syncobj.createPoller = lambda kind: _NoPoller()
 _syncobj.PIPE_NOTIFIER_ENABLED = False
@@ -119,14 +115,15 @@ class _Log(_CoreJournal):
         raise AssertionError("compaction is never left to the core")
 
     def __getitem__(self, item: int | slice) -> Any:
-        if isinstance(item, slice):
-            start = item.start or 0
-            end = start + _SLICE_ENTRIES_MAX
-            return self._journal.slice(start, end if item.stop is None else min(item.stop, end))
-        return self._journal.at(item)
+        if item.__class__ is int:
+            return self._journal.entries[item]
+        assert isinstance(item, slice)
+        start = item.start or 0
+        end = start + _SLICE_ENTRIES_MAX
+        return self._journal.entries[start : end if item.stop is None else min(item.stop, end)]
 
     def __len__(self) -> int:
-        return len(self._journal)
+        return len(self._journal.entries)
 
     def _destroy(self) -> None: ...
 
@@ -146,6 +143,22 @@ class _Log(_CoreJournal):
     def getVotedForNodeId(self) -> int | None:
         voted_for = self._journal.voted_for
         return None if voted_for is None else self._members.number(voted_for)
+
+
+class _Consensus(_syncobj.SyncObj):
+    """The library's object, spared what it never has to do here."""
+
+    proposed = False
+    """Whether a command waits to be appended."""
+
+    def __dir__(self) -> tuple[str, ...]:
+        """No method is replicated: the library looks for such among all names when it starts."""
+        return ()
+
+    def _checkCommandsToApply(self) -> None:
+        if self.proposed:
+            self.proposed = False
+            super()._checkCommandsToApply()
 
 
 class _Edge(_CoreTransport):
@@ -189,7 +202,7 @@ class Core:
         commit_index: int,
         now: float,
     ) -> None:
-        _clock.now = now
+        _NOW[0] = now
         self._journal = journal
         self._members = _Members((me, *peers))
         self._send = send
@@ -215,7 +228,7 @@ class Core:
             serializer=lambda *_: None,
             deserializer=self._head,
         )
-        self._core = _syncobj.SyncObj(
+        self._core = _Consensus(
             self._members.node(me), [self._members.node(name) for name in peers], conf, transport=self._edge
         )
         self._tick()  # "loads the snapshot" before any message is let in
@@ -245,7 +258,7 @@ class Core:
 
     def tick(self, now: float) -> None:
         """Lets the core commit, mark as applicable, send, and append what was proposed."""
-        _clock.now = now
+        _NOW[0] = now
         self._tick()
         ticks = 1
         while self.applied_index < self.commit_index and ticks < _TICKS_MAX:
@@ -262,13 +275,14 @@ class Core:
     def propose(self, data: bytes, now: float) -> None:
         """Queues a command and ticks; a core that does not lead drops it."""
         assert data[:1] == ENTRY_PREFIX, "a command of another type would be unpickled by the core"
+        self._core.proposed = True
         self._core._applyCommand(data, None)
         self.tick(now)
         self.has_news = True  # a tick commits first and appends then
 
     def elect(self, now: float) -> None:
         """Starts an election at once, by the leadership transfer's message from the known leader."""
-        _clock.now = now
+        _NOW[0] = now
         message = {"type": "timeout_now", "term": self._core.raftCurrentTerm}
         self._edge._onMessageReceived(self._core._getLeader(), message)
         self._tick()
@@ -339,7 +353,7 @@ class Core:
         self._core.destroy()
 
     def _deliver(self, peer: str, message: Message, now: float) -> None:
-        _clock.now = now
+        _NOW[0] = now
         self.has_news = True
         try:
             self._edge._onMessageReceived(self._members.node(peer), message)

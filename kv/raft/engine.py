@@ -78,6 +78,8 @@ class Engine:
     ) -> None:
         """`rng` draws from [0, 1). `maintained` is called each `MAINTENANCE_S`, for whoever keeps count of what the groups did."""
         self.wal, self.config = wal, config
+        self.now = shell.now
+        """Seconds on the node's steady clock."""
         self.groups: dict[int, Group] = {}
         self.disk_full = False
         self.pulse = Pulse(
@@ -129,10 +131,6 @@ class Engine:
         self.wake(group)
 
     # ------------------------------------------------------------ events
-
-    def now(self) -> float:
-        """Seconds on the node's steady clock."""
-        return self._shell.now()
 
     def deliver(self, peer: str, messages: Iterable[raft_pb2.RaftMessage]) -> None:
         """Messages came over the connection of `peer`."""
@@ -215,19 +213,18 @@ class Engine:
         self._scheduled = False
         if self._stopped:
             return
-        now = self._shell.now()
+        now = self.now()
         dirty, self._dirty = self._dirty, {}
         durable = self.wal.durable_seq
         for group in dirty:
             try:
-                group.settle(now)
+                if group.settle(now):
+                    self._dirty[group] = None
             except Exception as error:  # noqa: BLE001 - see `_failed`
                 self._failed(group, error)
             suspended = self.disk_full or group.machine.store_full
             if suspended or group.suspended:
                 group.suspend(suspended, now)
-            if group.busy:
-                self._dirty[group] = None
             if group not in self._ticking and not group.rest.dozing:
                 self._ticking[group] = None
             if group.journal.seq > durable:
@@ -340,7 +337,7 @@ class Engine:
                     self._dirty[group] = None
                 if group.core.is_leader and group.rest.due(now, self.wal.durable_seq):
                     self.pulse.rest(group, now)
-                if group.rest.dozing:
+                if group.rest.resting and group.rest.dozing:
                     del self._ticking[group]
             except Exception as error:  # noqa: BLE001 - see `_failed`
                 self._failed(group, error)

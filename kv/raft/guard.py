@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,8 @@ class LogView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class AppendPlan:
-    """How an append is handed to the core.
+class AppendPlan(NamedTuple):
+    """How an append is handed to the core (a tuple: one is made for each append).
 
     prev, prev_term: where the core is told that the entries begin.
     skip: how many of the message's entries are left out at the front; None hands on none.

@@ -51,7 +51,11 @@ class Journal:
         self.group: Final = group
         self._log = log
         self._cache_bytes_max = cache_bytes_max
-        self._entries: list[Entry] = []
+        # What is asked for with each message is no property: a call for each would be felt.
+        self.entries: list[Entry] = []
+        """The tuples by position, for the core to look into; nobody else changes them. Data may be a placeholder."""
+        self.last = 0
+        """Index of the last entry; 0 while the journal is empty."""
         # Parallel to `_entries`: the sequence number of the record that appended each.
         self._seqs = array("Q")
         # Parallel to the durable prefix of `_entries`: where each stands on disk. Arrays, not tuples,
@@ -63,35 +67,32 @@ class Journal:
         self._cached_bytes = 0
         self._term = 0
         self._voted_for: str | None = None
-        self._seq = 0
-        self._hard_state_seq = 0
+        self.seq = 0
+        """Sequence number of the last record of any kind of this group; 0 after a start."""
+        self.hard_state_seq = 0
+        """Sequence number of the last record of term and vote; 0 after a start."""
         self._hard_state_segment = 0  # of the newest durable record; 0 if there is none
         self._head_segment = 0
 
     # ------------------------------------------------------------ what the log holds
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     @property
     def first(self) -> int:
         """Index of the head's first entry; 0 while the journal is empty."""
-        return self._entries[0][1] if self._entries else 0
+        return self.entries[0][1] if self.entries else 0
 
     @property
     def base(self) -> int:
         """Index of the head's second entry: entries at or below it have no data and must never be sent."""
-        return self._entries[1][1] if self._entries else 0
-
-    @property
-    def last(self) -> int:
-        """Index of the last entry; 0 while the journal is empty."""
-        return self._entries[-1][1] if self._entries else 0
+        return self.entries[1][1] if self.entries else 0
 
     @property
     def last_term(self) -> int:
         """Term of the last entry; 0 while the journal is empty."""
-        return self._entries[-1][2] if self._entries else 0
+        return self.entries[-1][2] if self.entries else 0
 
     @property
     def term(self) -> int:
@@ -104,19 +105,9 @@ class Journal:
         return self._voted_for
 
     @property
-    def seq(self) -> int:
-        """Sequence number of the last record of any kind of this group; 0 after a start."""
-        return self._seq
-
-    @property
-    def hard_state_seq(self) -> int:
-        """Sequence number of the last record of term and vote; 0 after a start."""
-        return self._hard_state_seq
-
-    @property
     def durable_index(self) -> int:
         """The last index whose record is on disk here; 0 if none is. Truncation takes it back."""
-        return self._entries[len(self._segments) - 1][1] if self._segments else 0
+        return self.entries[len(self._segments) - 1][1] if self._segments else 0
 
     @property
     def cached_bytes(self) -> int:
@@ -132,22 +123,22 @@ class Journal:
     def term_at(self, index: int) -> int | None:
         """Term of the entry at `index`, the head's included; None if the log does not hold it."""
         position = index - self.first
-        return self._entries[position][2] if 0 <= position < len(self._entries) else None
+        return self.entries[position][2] if 0 <= position < len(self.entries) else None
 
     def entry(self, index: int) -> Entry:
         """The tuple at `index`; its data may be a placeholder. IndexError if the log does not hold it."""
         position = index - self.first
         if position < 0:
             raise IndexError(f"entry {index} is below the first, {self.first}")
-        return self._entries[position]
+        return self.entries[position]
 
     def at(self, position: int) -> Entry:
         """The tuple at a position, as a list counts (-1 is the last); its data may be a placeholder."""
-        return self._entries[position]
+        return self.entries[position]
 
     def slice(self, start: int, stop: int | None = None) -> list[Entry]:
         """Tuples by position, as a list slices; the data of evicted entries is a placeholder."""
-        return self._entries[start:stop]
+        return self.entries[start:stop]
 
     def data(self, index: int) -> bytes:
         """Data of the entry at `index`, above `base`; reads the disk if it was evicted.
@@ -169,25 +160,27 @@ class Journal:
 
     def append(self, data: bytes, index: int, term: int) -> None:
         """Append the entry after the last."""
-        assert self._entries, "a journal without a head takes no entries: bootstrap it first"
-        assert index == self._entries[-1][1] + 1, (index, self.last)
-        assert term >= self._entries[-1][2], (term, self.last_term)
+        assert self.entries, "a journal without a head takes no entries: bootstrap it first"
+        assert index == self.entries[-1][1] + 1, (index, self.last)
+        assert term >= self.entries[-1][2], (term, self.last_term)
         assert data[:1] == ENTRY_PREFIX, data[:1]
-        self._seq = seq = self._log.append(self, Kind.ENTRY, index, term, data)
-        self._entries.append((data, index, term))
+        self.seq = seq = self._log.append(self, Kind.ENTRY, index, term, data)
+        self.entries.append((data, index, term))
+        self.last = index
         self._seqs.append(seq)
         self._cached_bytes += len(data)
 
     def truncate_from(self, index: int) -> None:
         """Remove the entries from `index` on, which is above `base`."""
         assert self.base < index <= self.last, (self.base, index, self.last)
-        self._seq = self._log.append(self, Kind.TRUNCATE, index, 0, b"")
+        self.seq = self._log.append(self, Kind.TRUNCATE, index, 0, b"")
         position = index - self.first
         self._cached_bytes -= sum(
-            len(data) for data, i, _ in self._entries[position:] if i >= self._cached_from
+            len(data) for data, i, _ in self.entries[position:] if i >= self._cached_from
         )
         self._cached_from = min(self._cached_from, index)
-        del self._entries[position:]
+        del self.entries[position:]
+        self.last = index - 1
         del self._seqs[position:]
         self._keep_places(0, position)
 
@@ -198,13 +191,13 @@ class Journal:
         if index == self.base:
             return
         start = index - 1 - self.first
-        (_, _, previous_term), (_, _, term) = self._entries[start : start + HEAD_ENTRIES]
+        (_, _, previous_term), (_, _, term) = self.entries[start : start + HEAD_ENTRIES]
         self._log_head(Kind.COMPACT, index, term, previous_term)
         self._cached_bytes -= sum(
-            len(data) for data, i, _ in self._entries[: start + HEAD_ENTRIES] if i >= self._cached_from
+            len(data) for data, i, _ in self.entries[: start + HEAD_ENTRIES] if i >= self._cached_from
         )
         self._cached_from = max(self._cached_from, index + 1)
-        self._entries[: start + HEAD_ENTRIES] = _head(index, term, previous_term)
+        self.entries[: start + HEAD_ENTRIES] = _head(index, term, previous_term)
         del self._seqs[:start]
         self._keep_places(start, len(self._segments))
 
@@ -213,8 +206,9 @@ class Journal:
         assert index >= HEAD_ENTRIES, index
         assert index >= self.base, (index, self.base)
         self._log_head(Kind.SNAPSHOT, index, term, previous_term)
-        self._entries = _head(index, term, previous_term)
-        self._seqs = array("Q", [self._seq] * HEAD_ENTRIES)
+        self.entries = _head(index, term, previous_term)
+        self.last = index
+        self._seqs = array("Q", [self.seq] * HEAD_ENTRIES)
         self._keep_places(0, 0)
         self._cached_from = index + 1
         self._cached_bytes = 0
@@ -233,12 +227,12 @@ class Journal:
 
     def restore(self, log: GroupLog) -> None:
         """Take over what recovery found; everything in it is durable."""
-        assert not self._entries, "only a new journal can be restored"
+        assert not self.entries, "only a new journal can be restored"
         self._term, self._voted_for = log.term, log.voted_for
         self._hard_state_segment, self._head_segment = log.hard_state_segment, log.head_segment
         if not log.base:
             return
-        self._entries = _head(log.base, log.base_term, log.previous_term)
+        self.entries = _head(log.base, log.base_term, log.previous_term)
         places = [_NOWHERE] * HEAD_ENTRIES
         self._cached_from = log.last + 1
         while self._cached_from - 1 in log.payloads:
@@ -246,9 +240,10 @@ class Journal:
         for index in range(log.base + 1, log.last + 1):
             term, place = log.entries[index]
             data = log.payloads[index] if index >= self._cached_from else PLACEHOLDER
-            self._entries.append((data, index, term))
+            self.entries.append((data, index, term))
             places.append(place)
-        cached = self._entries[self._cached_from - self.first :]
+        self.last = log.last
+        cached = self.entries[self._cached_from - self.first :]
         self._cached_bytes = sum(len(data) for data, _, _ in cached)
         self._seqs = array("Q", bytes(8 * len(places)))
         self._segments = array("Q", [place.segment for place in places])
@@ -283,7 +278,7 @@ class Journal:
         if segment == self._hard_state_segment and written < bytes_max:
             written += self._log_hard_state()
         if segment == self._head_segment and written < bytes_max:
-            (_, _, previous_term), (_, index, term) = self._entries[:HEAD_ENTRIES]
+            (_, _, previous_term), (_, index, term) = self.entries[:HEAD_ENTRIES]
             # Always as a compaction: a snapshot mark would drop the entries that came after it.
             written += self._log_head(Kind.COMPACT, index, term, previous_term)
         position = HEAD_ENTRIES - 1
@@ -292,9 +287,9 @@ class Journal:
                 position = self._segments.index(segment, position + 1)
             except ValueError:
                 return written
-            _, index, term = self._entries[position]
+            _, index, term = self.entries[position]
             data = self.data(index)
-            self._seq = self._log.append(self, Kind.ENTRY, index, term, data)
+            self.seq = self._log.append(self, Kind.ENTRY, index, term, data)
             written += FRAME_HEADER_BYTES + len(data)
         return written
 
@@ -302,18 +297,18 @@ class Journal:
 
     def _log_head(self, kind: Kind, index: int, term: int, previous_term: int) -> int:
         payload = encode_term(previous_term)
-        self._seq = self._log.append(self, kind, index, term, payload)
+        self.seq = self._log.append(self, kind, index, term, payload)
         return FRAME_HEADER_BYTES + len(payload)
 
     def _log_hard_state(self) -> int:
         payload = (self._voted_for or "").encode()
-        self._seq = self._log.append(self, Kind.HARD_STATE, 0, self._term, payload)
-        self._hard_state_seq = self._seq
+        self.seq = self._log.append(self, Kind.HARD_STATE, 0, self._term, payload)
+        self.hard_state_seq = self.seq
         return FRAME_HEADER_BYTES + len(payload)
 
     def _on_durable_entry(self, seq: int, index: int, term: int, place: Place) -> None:
         position = index - self.first
-        if not 0 <= position < len(self._entries):
+        if not 0 <= position < len(self.entries):
             return  # truncated, or compacted away, since it was appended
         if self._seqs[position] == seq:
             assert position == len(self._segments), (position, len(self._segments))
@@ -323,7 +318,7 @@ class Journal:
         elif position < len(self._segments):
             # A rewrite of an entry that is durable already. Had that entry been truncated since, the one
             # in its place would have a later record, and the position would not be durable yet.
-            assert self._entries[position][2] == term, (index, term)
+            assert self.entries[position][2] == term, (index, term)
             self._set_place(position, place)
 
     def _evict(self) -> None:
@@ -331,8 +326,8 @@ class Journal:
         durable = self.durable_index
         index = self._cached_from
         while self._cached_bytes > self._cache_bytes_max and index <= durable:
-            data, _, term = self._entries[index - self.first]
-            self._entries[index - self.first] = (PLACEHOLDER, index, term)
+            data, _, term = self.entries[index - self.first]
+            self.entries[index - self.first] = (PLACEHOLDER, index, term)
             self._cached_bytes -= len(data)
             index += 1
         self._cached_from = index

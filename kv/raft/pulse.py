@@ -47,6 +47,7 @@ class Pulse:
         self._sequence = first_sequence(draw)
         # A heartbeat before a leader steps down for want of answers it wakes, and asks by heartbeats of its own.
         self._patience_s = config.leader_fallback_s - config.heartbeat_s
+        self._early_s = (1 - _EARLY) * config.heartbeat_s
         self._senders: dict[str, BeatSender] = {}
         self._listeners: dict[str, BeatListener] = {}
         self._connected: dict[str, None] = {}
@@ -82,9 +83,9 @@ class Pulse:
         for listener in self._listeners.values():
             if listener.roll.lines and now - listener.heard_at >= self._config.election_min_s:
                 self._wake(listener.roll.lines)
-        early = (1 - _EARLY) * self._config.heartbeat_s
+        beat_at, early_s = self._beat_at, self._early_s
         for peer in self._connected:
-            if now - self._beat_at.get(peer, 0.0) >= early:
+            if now - beat_at.get(peer, 0.0) >= early_s:
                 self._say(peer, now)
 
     def _wake(self, groups: Iterable[int]) -> None:
@@ -136,11 +137,13 @@ class Pulse:
         self._sequence += 1
         self._beat_at[peer] = now
         sender.sent(self._sequence, now)
-        beat = raft_pb2.Beat(sequence=self._sequence, digest=sender.roll.digest, heard=sender.heard)
+        message = raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me)
+        beat = message.beat
+        beat.sequence, beat.digest, beat.heard = self._sequence, sender.roll.digest, sender.heard
         if not sender.agreed:
             beat.complete = True
             beat.lines.extend(sender.roll.numbers())
-        return raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me, beat=beat)
+        return message
 
     # ------------------------------------------------------------ beats in
 

@@ -98,7 +98,7 @@ class Reading:
 
     def serve(self) -> None:
         """The group's turn: begins what waits, answers what is proved and applied."""
-        if not self.queue.idle and self._group.core.is_leader:
+        if self._group.core.is_leader and not self.queue.idle:
             self._serve_leader()
         elif not self.asking.idle:
             self._serve_follower()
@@ -173,7 +173,9 @@ class Reading:
         index = group.core.commit_index
         self.lease.sent(Sent(sequence, now, index if self._may_read() else None))
         for peer in group.peers:
-            group.post(peer, probe=raft_pb2.Probe(sequence=sequence))
+            message = group.envelope()
+            message.probe.sequence = sequence
+            group.post(peer, message)
             if group.tracer is not None:
                 group.tracer.note("probed", index, peer)
 
@@ -210,7 +212,9 @@ class Reading:
     # ------------------------------------------------------------ questions and answers
 
     def _send_question(self, sequence: int, leader: str) -> None:
-        self._group.post(leader, read_index_request=raft_pb2.ReadIndexRequest(sequence=sequence))
+        message = self._group.envelope()
+        message.read_index_request.sequence = sequence
+        self._group.post(leader, message)
         if self._group.tracer is not None:
             self._group.tracer.note("asked leader", 0, leader)
 
@@ -219,7 +223,7 @@ class Reading:
         group, peer, sequence = self._group, message.sender, message.read_index_request.sequence
         if message.term < group.term:
             if group.rules.terms:
-                group.post(peer, stale_term=raft_pb2.StaleTerm())
+                group.post_stale_term(peer)
             return
         group.core.raise_term(peer, message.term, group.now)
         if not group.core.is_leader or len(self.queue) >= READS_WAITING_MAX:
@@ -235,9 +239,12 @@ class Reading:
             self._post_answer(peer, sequence, proof)
 
     def _post_answer(self, peer: str, sequence: int, proof: ReadProof | None) -> None:
-        index = 0 if proof is None else proof.index
-        reply = raft_pb2.ReadIndexReply(sequence=sequence, index=index, confirmed=proof is not None)
-        self._group.post(peer, read_index_reply=reply)
+        message = self._group.envelope()
+        reply = message.read_index_reply
+        reply.sequence = sequence
+        if proof is not None:
+            reply.index, reply.confirmed = proof.index, True
+        self._group.post(peer, message)
 
     def on_reply(self, message: raft_pb2.RaftMessage) -> None:
         """Who was asked answers (rule 24: only to what is open, from whom it was asked, in this term)."""

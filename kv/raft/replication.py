@@ -7,6 +7,7 @@ proved and on our own disk (rules 5 and 6).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kv.internal.v1 import raft_pb2
@@ -176,14 +177,14 @@ class Replication:
         if not entries:
             self._append_message(peer, prev, prev_term, [], 0, commit)
             return
-        parts: list[raft_pb2.Entry] = []
+        parts: list[tuple[int, bytes]] = []
         size = 0
         for data, index, term in entries:
             if self._window.full(peer):
                 self._window.defer(peer, index)
                 break
             whole = data if len(data) > 1 else self._group.data(index)
-            parts.append(raft_pb2.Entry(term=term, data=whole))
+            parts.append((term, whole))
             size += len(whole)
             self._window.sent(peer, index, len(whole))
             if size >= APPEND_BYTES_MAX:
@@ -201,12 +202,24 @@ class Replication:
             self._carried_at = now
 
     def _append_message(
-        self, peer: str, prev: int, prev_term: int, parts: list[raft_pb2.Entry], size: int, commit: int
+        self,
+        peer: str,
+        prev: int,
+        prev_term: int,
+        parts: Sequence[tuple[int, bytes]],
+        size: int,
+        commit: int,
     ) -> None:
-        self._sent_at[peer], self._told[peer] = self._group.now, commit
+        group = self._group
+        self._sent_at[peer], self._told[peer] = group.now, commit
         self._notices.pop(peer, None)
-        append = {"prev_index": prev, "prev_term": prev_term, "commit_index": commit, "entries": parts}
-        self._group.post(peer, after=self._group.journal.hard_state_seq, size=size, append=append)
+        message = group.envelope()
+        append = message.append
+        append.prev_index, append.prev_term, append.commit_index = prev, prev_term, commit
+        add = append.entries.add
+        for term, data in parts:
+            add(term=term, data=data)
+        group.post(peer, message, size=size)
 
     def _new_book(self) -> None:
         """A new term of ours begins: what was proved or sent in another counts for nothing."""

@@ -89,7 +89,9 @@ class Transfers:
 
     def _send_chunks(self, peer: str, sender: SnapshotSender) -> None:
         for chunk in sender.chunks():
-            self._group.post(peer, bulk=True, snapshot_chunk=chunk)
+            message = self._group.envelope()
+            message.snapshot_chunk.CopyFrom(chunk)
+            self._group.post(peer, message, bulk=True)
 
     def _end(self, peer: str) -> None:
         sender = self.senders.pop(peer, None)
@@ -127,11 +129,7 @@ class Transfers:
             proved = max(chunk.index, min(self._group.core.commit_index, self._group.journal.last))
             proved = proved if chunk.index <= self._group.core.commit_index else chunk.index
             self._drop_receiver()
-            self._group.post(
-                leader,
-                after=self._group.journal.seq,
-                append_reply=raft_pb2.AppendReply(next_index=proved + 1, success=True),
-            )
+            self._group.appends.acknowledge(leader, proved + 1)
             return
         self._take_chunk(chunk, leader, message.term)
 
@@ -166,8 +164,10 @@ class Transfers:
             self._group.host.run_blocking(receiver.sink.finish, lambda error: self._received(receiver, error))
 
     def _reply_chunk(self, leader: str, index: int, next_offset: int) -> None:
-        reply = raft_pb2.SnapshotReply(index=index, next_offset=next_offset)
-        self._group.post(leader, bulk=True, snapshot_reply=reply)
+        message = self._group.envelope()
+        reply = message.snapshot_reply
+        reply.index, reply.next_offset = index, next_offset
+        self._group.post(leader, message, bulk=True)
 
     def _drop_receiver(self) -> None:
         receiver = self._receiver

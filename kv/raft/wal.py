@@ -137,7 +137,8 @@ class Wal:
         self._buffer_journals: list[Journal] = []
         self._buffer_bytes = 0
         self._last_seq = 0
-        self._durable_seq = 0
+        self.durable_seq = 0
+        """All records up to this sequence number are durable."""
         self._flush: Flush | None = None
         self._abandoned: Flush | None = None
         self._compaction: Compaction | None = None
@@ -197,14 +198,9 @@ class Wal:
         return self._last_seq
 
     @property
-    def durable_seq(self) -> int:
-        """All records up to this sequence number are durable."""
-        return self._durable_seq
-
-    @property
     def dirty(self) -> bool:
         """Whether any record is not durable yet."""
-        return self._last_seq > self._durable_seq
+        return self._last_seq > self.durable_seq
 
     @property
     def pending_bytes(self) -> int:
@@ -249,7 +245,7 @@ class Wal:
             self._segments.append(segment)
             self._by_sequence[segment.header.sequence] = segment
         flush.tell_journals()
-        self._durable_seq = flush.seq
+        self.durable_seq = flush.seq
         self._flush = None
 
     def abandon_flush(self, flush: Flush) -> None:
@@ -287,7 +283,7 @@ class Wal:
     def end_compaction(self, compaction: Compaction) -> None:
         """Take note that the segments of a compaction are removed."""
         assert compaction is self._compaction, "not the compaction that is under way"
-        assert self._durable_seq >= compaction.seq, "removed before what frees the segments was durable"
+        assert self.durable_seq >= compaction.seq, "removed before what frees the segments was durable"
         removed = self._segments[: len(compaction.names)]
         assert tuple(segment.name for segment in removed) == compaction.names
         for segment in removed:

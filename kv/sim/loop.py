@@ -131,8 +131,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer = heappop(timers)
             if timer[_CALLBACK] is None:  # cancelled
                 continue
-            if timer[0] > self.now_s:
-                self.now_s = timer[0]
+            self.now_s = max(self.now_s, timer[0])
             self._soon.append(timer)
             return
         raise Stuck("nothing will ever happen again")

@@ -59,8 +59,8 @@ def sent_early(*bodies: str) -> GroupPatch:
     def early_ones(_: SimNode, group: Group) -> None:
         post = group.post
 
-        def early(peer: str, *, after: int | None = None, **rest: Any) -> None:  # noqa: ANN401 - passed on
-            post(peer, after=0 if rest.keys() & set(bodies) else after, **rest)
+        def early(peer: str, message: raft_pb2.RaftMessage, *, after: int | None = None, **rest: Any) -> None:  # noqa: ANN401 - passed on
+            post(peer, message, after=0 if message.WhichOneof("body") in bodies else after, **rest)
 
         patch(group, "post", early)
 

@@ -82,8 +82,7 @@ class Connection:
     def _carry(self, end: int, message: bytes) -> None:
         network, last = self.network, self.last
         when = network.loop.now_s + network.delay(self.ways[end])
-        if when < last[end]:
-            when = last[end]
+        when = max(when, last[end])
         last[end] = when
         network.loop.call_at(when, self._arrive, end, message)
 

@@ -247,7 +247,7 @@ class Stage:
             raw = kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put=put)]).SerializeToString()
             node = self.node(name)
             replica = node.cluster.replicas[GROUP]
-            node.enter(lambda replica=replica, raw=raw, text=text: replica.submit(raw, self._answer(text)))  # type: ignore[misc]
+            node.enter(lambda replica=replica, raw=raw, text=text: replica.submit(raw, self._answer(text)))
             await self.step(0.001)
 
     def _answer(self, text: str) -> Callable[[bytes | KVError], None]:
