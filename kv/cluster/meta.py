@@ -25,6 +25,10 @@ LOOK_EAGER_S = 0.05
 LOOK_S = 1.0
 """How often it looks for a newer one."""
 
+_READ_MAP = kv_pb2.BatchRequest(
+    operations=[kv_pb2.Operation(get=kv_pb2.GetOperation(key=MAP_KEY))], level=kv_pb2.READ_LEVEL_STALE
+).SerializeToString()
+
 log = structlog.get_logger(__name__)
 
 
@@ -80,8 +84,7 @@ class MapWatch:
         return await self._read()
 
     async def _read(self) -> ClusterMap | None:
-        get = kv_pb2.Operation(get=kv_pb2.GetOperation(key=MAP_KEY))
-        answer = await self._submit(kv_pb2.BatchRequest(operations=[get], level=kv_pb2.READ_LEVEL_STALE))
+        answer = await self._submit(_READ_MAP)
         if answer is None or not answer.results[0].get.HasField("item"):
             return None
         raw = answer.results[0].get.item.value
@@ -93,10 +96,11 @@ class MapWatch:
         put = kv_pb2.PutOperation(
             key=MAP_KEY, value=self._first_map().encode(), condition=kv_pb2.Condition(absent=True)
         )
-        await self._submit(kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put=put)]))
+        batch = kv_pb2.BatchRequest(operations=[kv_pb2.Operation(put=put)])
+        await self._submit(batch.SerializeToString())
 
-    async def _submit(self, batch: kv_pb2.BatchRequest) -> kv_pb2.BatchResponse | None:
-        """Runs a batch in the meta group; None if it could not be, which is tried again."""
+    async def _submit(self, batch: bytes) -> kv_pb2.BatchResponse | None:
+        """Runs a serialized batch in the meta group; None if it could not be, which is tried again."""
         assert self._replica is not None
         future: asyncio.Future[bytes | KVError] = asyncio.get_running_loop().create_future()
 
@@ -104,7 +108,7 @@ class MapWatch:
             if not future.done():
                 future.set_result(outcome)
 
-        self._replica.submit(batch.SerializeToString(), reply)
+        self._replica.submit(batch, reply)
         outcome = await future
         if isinstance(outcome, KVError):
             log.debug("meta group not available", error=str(outcome))

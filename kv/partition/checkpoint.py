@@ -5,9 +5,8 @@ Here lives the stored form of a checkpoint's mark, a disk format. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from kv.raft.api import BOOTSTRAP_INDEX
 
@@ -21,9 +20,8 @@ class UnknownFormat(ValueError):
     """The store was written by a newer version, or is not a store."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The state after the entry `applied_index`, whose term is `term`."""
+class Checkpoint(NamedTuple):
+    """The state after the entry `applied_index`, whose term is `term` (a tuple: one is made for each entry)."""
 
     group_id: int
     applied_index: int = BOOTSTRAP_INDEX

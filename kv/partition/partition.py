@@ -17,7 +17,6 @@ Rules that the order of the code keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -284,7 +283,10 @@ class Replica:
 
     def maybe_checkpoint(self, now: float) -> None:
         """Make a checkpoint if one is due; retry a full store; end what waited long enough. `now`: seconds, monotonic."""
-        self._look_at_time(now)
+        if self._queue.reads:  # here too: a replica whose log is full is not pumped, and still reads
+            self.guarded(self._reads.pump)
+        self._reads.tick(now)
+        self._answers.tick(now)
         if self.store_full:
             if now >= self._store_retry_at:
                 self._store_retry_at = now + STORE_RETRY_S
@@ -295,12 +297,6 @@ class Replica:
     def overdue(self, now: float) -> bool:
         """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
         return self._reads.overdue(now) or self._answers.overdue(now)
-
-    def _look_at_time(self, now: float) -> None:
-        if self._queue.reads:  # here too: a replica whose log is full is not pumped, and still reads
-            self.guarded(self._reads.pump)
-        self._reads.tick(now)
-        self._answers.tick(now)
 
     def _take_committed(self, entries: Sequence[Entry]) -> None:
         assert entries[0][1] == self._handed_index + 1, "entries come in order, each once"
@@ -361,7 +357,7 @@ class Replica:
     def _checkpoint_if_durable(self) -> None:
         if self.raft.durable_index < self.applied_index or self.applied_index == self.checkpoint_index:
             return
-        at = replace(self._at, keys=self._store.keys)
+        at = self._at._replace(keys=self._store.keys)
         self._store.checkpoint(at, self._sessions.take_changes())
         self.checkpoints_made += 1
         target = self._policy.checkpointed(self.applied_index)

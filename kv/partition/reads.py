@@ -171,6 +171,12 @@ class Reads:
 
     def tick(self, now: float) -> None:
         """Refuse the SESSION reads that waited long enough; forget the scans that nobody goes on with."""
+        if self._behind:
+            self._refuse_behind(now)
+        if self.snapshots:
+            self.snapshots.expire(now)
+
+    def _refuse_behind(self, now: float) -> None:
         for request in [one for one, (_, deadline) in self._behind.items() if deadline <= now]:
             wanted, _ = self._behind.pop(request)
             had = self._home.applied_index
@@ -181,8 +187,6 @@ class Reads:
                     metadata={"index": wanted, "applied_index": had},
                 ),
             )
-        if len(self.snapshots):
-            self.snapshots.expire(now)
 
     def overdue(self, now: float) -> bool:
         """Whether `tick` would refuse a SESSION read."""

@@ -318,9 +318,9 @@ class Store:
         self.last = first
 
     def _remove_leftovers(self) -> None:
-        for pattern in ("*.tmp", "snapshot-*.mdb"):
-            for file in self.directory.glob(pattern):
-                file.unlink()
+        for name in os.listdir(self.directory):
+            if name.endswith(".tmp") or (name.startswith("snapshot-") and name.endswith(".mdb")):
+                (self.directory / name).unlink()
 
     # --- the environment ---------------------------------------------------------------------------
 

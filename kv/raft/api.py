@@ -33,9 +33,12 @@ BOOTSTRAP_INDEX: Final = 2
 """A new group starts from the empty snapshot at this index: two no-op entries, indexes 1 and 2, term 0."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadProof:
-    """Proof that a state at or above `index` holds every write acknowledged before `began_at`."""
+    """Proof that a state at or above `index` holds every write acknowledged before `began_at`.
+
+    Nobody changes one. It is not frozen: each beat makes some, and a frozen one takes four times as long to make.
+    """
 
     index: int
     began_at: float

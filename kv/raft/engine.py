@@ -371,15 +371,21 @@ class Engine:
         self._schedule()  # what was written meanwhile is flushed
         leads = sum(group.is_leader for group in self.groups.values())
         self._metrics.leader_groups.set(leads)
-        self._messages_in.inc(self._received)
-        self._messages_out.inc(self._sent)
-        self._metrics.wal_syncs.inc(self._synced)
-        self._metrics.wal_bytes.inc(self._synced_bytes)
-        self._received = self._sent = self._synced = self._synced_bytes = 0
+        self._tell_metrics()
         self._maintained()
         if self._compaction is None and not self.disk_full:
             self._compaction = self.wal.plan_compaction()
             self._advance_compaction()
+
+    def _tell_metrics(self) -> None:
+        if self._received:
+            self._messages_in.inc(self._received)
+        if self._sent:
+            self._messages_out.inc(self._sent)
+        if self._synced:
+            self._metrics.wal_syncs.inc(self._synced)
+            self._metrics.wal_bytes.inc(self._synced_bytes)
+        self._received = self._sent = self._synced = self._synced_bytes = 0
 
     def _look_in(self, group: Group) -> bool:
         """A group at rest makes its checkpoints too; True if anything came of it."""

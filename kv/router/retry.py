@@ -3,7 +3,8 @@
 Pure: `next_step` is the router's whole retry policy as one function of what happened. The rules:
 
 - a definite failure to reach the leader is followed by an attempt at the node that the error names,
-  else at the next replica, at once until every replica was asked, then with growing pauses;
+  else at the next replica, at once until every replica was asked, then with growing pauses, and after each
+  pause every replica is asked once more;
 - a read that any replica may serve, and that one cannot serve well enough, goes to the leader if that was not
   asked yet, else to the next that was not;
 - after an indefinite failure only a repeatable request is sent again (a read, or a write that its
@@ -15,8 +16,8 @@ Pure: `next_step` is the router's whole retry policy as one function of what hap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 from kv.errors import DeadlineExceeded, KVError, NoLeader, Unavailable, UnknownOutcome
 from kv.ids import NodeId
@@ -62,9 +63,8 @@ class Kind:
     """It is for one replica alone: it does not wait long for that one to come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the attempts so far have shown."""
+class Progress(NamedTuple):
+    """What the attempts so far have shown (a tuple: one or two are made for each attempt that fails)."""
 
     attempts: int = 0
     quick: int = 0
@@ -78,8 +78,7 @@ class Progress:
     """The last refusal of a replica that could not keep the promise of the level."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(NamedTuple):
     """Send it again to `node`, `delay_s` from now."""
 
     node: NodeId
@@ -138,8 +137,7 @@ def next_step(
 
 def lost_attempt(kind: Kind, progress: Progress, tried: NodeId, replicas: Sequence[NodeId]) -> Progress:
     """Return the progress after an attempt was given up without an answer."""
-    return replace(
-        progress,
+    return progress._replace(
         attempts=progress.attempts + 1,
         maybe_applied=not kind.is_read,
         asked=_asked(progress, tried, replicas),
@@ -192,9 +190,10 @@ def deadline_error(kind: Kind, progress: Progress, *, outstanding: bool) -> KVEr
 def _seen(
     error: KVError, kind: Kind, progress: Progress, tried: NodeId, replicas: Sequence[NodeId]
 ) -> Progress:
-    return replace(
-        progress,
+    return Progress(
         attempts=progress.attempts + 1,
+        quick=progress.quick,
+        pauses=progress.pauses,
         maybe_applied=progress.maybe_applied or not (error.definite or kind.is_read),
         asked=_asked(progress, tried, replicas),
         unmet=error if kind.is_read and error.reason in UNMET else progress.unmet,
@@ -232,12 +231,17 @@ def _pause(
     """Return the delay before the next attempt.
 
     As many attempts as there are replicas follow at once, so a hint, a second hint and one refused
-    connection cost no pause; that also ends any chase of hints in a circle.
+    connection cost no pause; that also ends any chase of hints in a circle. After a pause it is one less:
+    with the one that the pause ended each replica is asked once, and nobody twice before the next pause.
     """
-    if seen.quick < replicas and error.reason not in LATER:
-        return 0.0, replace(seen, quick=seen.quick + 1)
+    if seen.quick < (replicas if seen.pauses == 0 else replicas - 1) and error.reason not in LATER:
+        return 0.0, _paced(seen, seen.quick + 1, seen.pauses)
     delay = min(policy.backoff_max_s, policy.backoff_s * 2.0 ** min(seen.pauses, 30)) * (1 + jitter) / 2
-    return delay, replace(seen, quick=0, pauses=seen.pauses + 1)
+    return delay, _paced(seen, 0, seen.pauses + 1)
+
+
+def _paced(seen: Progress, quick: int, pauses: int) -> Progress:
+    return Progress(seen.attempts, quick, pauses, seen.maybe_applied, seen.asked, seen.unmet)
 
 
 def _reopen(
@@ -252,7 +256,7 @@ def _reopen(
     """A session that expires as soon as it is opened must not make a busy loop: it counts as attempts do."""
     if now >= deadline or seen.pauses >= SESSIONS_PER_REQUEST_MAX:
         return Fail(final(error, kind, seen))
-    _, paused = _pause(error, replace(seen, quick=1 << 30), 0, jitter, policy)
+    _, paused = _pause(error, _paced(seen, 1 << 30, seen.pauses), 0, jitter, policy)
     return Reopen(paused)
 
 

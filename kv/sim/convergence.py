@@ -159,16 +159,18 @@ class Convergence:
         config, cluster = node.config, node.cluster
         wal = cluster.wal
         log_limit = LOG_SEGMENTS_MAX * config.segment_bytes + 2 * SPACE_FACTOR * wal.live_bytes
-        self._bound(node, "log bytes", wal.bytes_on_disk, log_limit)
+        _bound = self._bound
+        _bound(node, "log bytes", 0, wal.bytes_on_disk, log_limit)
+        cache = config.log_cache_bytes_max + CACHE_SLACK_BYTES
         for number, group in cluster.engine.groups.items():
             replica = cluster.replicas[number]
-            queue = inside(replica, "_queue")
-            cache = config.log_cache_bytes_max + CACHE_SLACK_BYTES
-            self._bound(node, f"outbox of {number}", len(group.outbox), OUTBOX_MESSAGES_MAX)
-            self._bound(node, f"cache of {number}", group.journal.cached_bytes, cache)
-            self._bound(node, f"queue of {number}", queue.pending_requests, config.pending_requests_max)
-            self._bound(node, f"sessions of {number}", replica.status().sessions, config.sessions_max)
+            pending, sessions = inside(replica, "_queue").pending_requests, len(inside(replica, "_sessions"))
+            _bound(node, "outbox", number, len(group.outbox), OUTBOX_MESSAGES_MAX)
+            _bound(node, "cache", number, group.journal.cached_bytes, cache)
+            _bound(node, "queue", number, pending, config.pending_requests_max)
+            _bound(node, "sessions", number, sessions, config.sessions_max)
 
-    def _bound(self, node: SimNode, what: str, value: int, limit: int) -> None:
+    def _bound(self, node: SimNode, what: str, group: int, value: int, limit: int) -> None:
         if value > limit:
-            self._fail("bounds", f"{node.name}: {what}: {value}, the limit is {limit}", [node.name])
+            text = f"{node.name}: {what} of group {group}: {value}, the limit is {limit}"
+            self._fail("bounds", text, [node.name])

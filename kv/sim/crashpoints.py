@@ -6,7 +6,8 @@ incarnation when it starts; production code knows nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kv.partition.partition import Replica
@@ -14,36 +15,43 @@ from kv.partition.store import Store
 from kv.raft.group import Group
 from kv.sim.inside import inside
 
-Reach = Callable[[str], None]
-"""Called at each point with its name; does not return if the process dies there."""
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Where a process is to die, and what is called there."""
+
+    armed: Mapping[str, object]
+    """The names of the points at which something is to happen; mostly there are none, so it is looked at first."""
+    reach: Callable[[str], None]
+    """Called with the name of each point while one is armed; does not return if the process dies there."""
 
 
-def watch_process(reach: Reach, disk: object, links: object) -> None:
+def watch_process(points: Points, disk: object, links: object) -> None:
     """The points of what all groups of a process share."""
-    _around(disk, "sync", reach, "sync")
-    _around(links, "send", reach, "send")
-    _before(disk, "remove", reach, "in_segment_removal")
+    _around(disk, "sync", points, "sync")
+    _around(links, "send", points, "send")
+    _before(disk, "remove", points, "in_segment_removal")
 
 
-def watch_group(reach: Reach, group: Group) -> None:
+def watch_group(points: Points, group: Group) -> None:
     """The points of one replica."""
     journal, replica = group.journal, group.machine
     assert isinstance(replica, Replica)
-    _around(journal, "append", reach, "append")
-    _after(journal, "compact_to", reach, "in_compaction")
-    _watch_votes(journal, reach)
-    _around(replica, "apply", reach, "apply")
+    _around(journal, "append", points, "append")
+    _after(journal, "compact_to", points, "in_compaction")
+    _watch_votes(journal, points)
+    _around(replica, "apply", points, "apply")
     store: Store = inside(replica, "_store")
-    _around(store, "checkpoint", reach, "checkpoint")
-    _around(store, "install", reach, "install")
-    _watch_snapshots(replica, reach)
+    _around(store, "checkpoint", points, "checkpoint")
+    _around(store, "install", points, "install")
+    _watch_snapshots(replica, points)
 
 
-def _watch_votes(journal: Any, reach: Reach) -> None:  # noqa: ANN401 - its methods are replaced
-    set_hard_state = journal.set_hard_state
+def _watch_votes(journal: Any, points: Points) -> None:  # noqa: ANN401 - its methods are replaced
+    set_hard_state, armed, reach = journal.set_hard_state, points.armed, points.reach
 
     def watched(term: int, voted_for: str | None) -> None:
-        if voted_for is None:
+        if voted_for is None or not armed:
             set_hard_state(term, voted_for)
             return
         reach("before_vote")
@@ -53,53 +61,57 @@ def _watch_votes(journal: Any, reach: Reach) -> None:  # noqa: ANN401 - its meth
     vars(journal)["set_hard_state"] = watched
 
 
-def _watch_snapshots(replica: Replica, reach: Reach) -> None:
+def _watch_snapshots(replica: Replica, points: Points) -> None:
     make_source, make_sink = replica.snapshot_source, replica.snapshot_sink
 
     def source() -> object:
         made = make_source()
-        _after(made, "prepare", reach, "in_snapshot_copy")
+        _after(made, "prepare", points, "in_snapshot_copy")
         return made
 
     def sink(index: int, total_bytes: int) -> object:
         made = make_sink(index, total_bytes)
-        _after(made, "write", reach, "in_snapshot_write")
-        _around(made, "finish", reach, "in_snapshot_write")
+        _after(made, "write", points, "in_snapshot_write")
+        _around(made, "finish", points, "in_snapshot_write")
         return made
 
     vars(replica)["snapshot_source"] = source
     vars(replica)["snapshot_sink"] = sink
 
 
-def _around(thing: object, name: str, reach: Reach, point: str) -> None:
-    inner = getattr(thing, name)
+def _around(thing: object, name: str, points: Points, point: str) -> None:
+    inner, armed, reach = getattr(thing, name), points.armed, points.reach
     before, after = (point, point) if point.startswith("in_") else (f"before_{point}", f"after_{point}")
 
     def watched(*args: Any) -> Any:  # noqa: ANN401 - passed on
-        reach(before)
+        if armed:
+            reach(before)
         result = inner(*args)
-        reach(after)
+        if armed:
+            reach(after)
         return result
 
     vars(thing)[name] = watched
 
 
-def _before(thing: object, name: str, reach: Reach, point: str) -> None:
-    inner = getattr(thing, name)
+def _before(thing: object, name: str, points: Points, point: str) -> None:
+    inner, armed, reach = getattr(thing, name), points.armed, points.reach
 
     def watched(*args: Any) -> Any:  # noqa: ANN401 - passed on
-        reach(point)
+        if armed:
+            reach(point)
         return inner(*args)
 
     vars(thing)[name] = watched
 
 
-def _after(thing: object, name: str, reach: Reach, point: str) -> None:
-    inner = getattr(thing, name)
+def _after(thing: object, name: str, points: Points, point: str) -> None:
+    inner, armed, reach = getattr(thing, name), points.armed, points.reach
 
     def watched(*args: Any) -> Any:  # noqa: ANN401 - passed on
         result = inner(*args)
-        reach(point)
+        if armed:
+            reach(point)
         return result
 
     vars(thing)[name] = watched

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from kv.errors import KVError, Unavailable
@@ -270,7 +269,7 @@ def checkpoint_without_index(_: SimNode, group: Group) -> None:
 
     def backdated(at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]]) -> None:
         vars(store)["last"] = first
-        checkpoint(replace(first, keys=at.keys), sessions)
+        checkpoint(first._replace(keys=at.keys), sessions)
         vars(store)["last"] = at  # the process that runs knows better
 
     patch(store, "checkpoint", backdated)
@@ -283,7 +282,7 @@ def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
 
     def careless() -> None:
         if replica.applied_index > replica.checkpoint_index:
-            at = replace(inside(replica, "_at"), keys=store.keys)
+            at = inside(replica, "_at")._replace(keys=store.keys)
             store.checkpoint(at, sessions.take_changes())
             replica.checkpoints_made += 1
             target = policy.checkpointed(replica.applied_index)

@@ -21,7 +21,7 @@ from kv.raft.journal import Journal
 from kv.raft.wal import WalCorruption
 from kv.router.api import Forwarder
 from kv.router.dispatch import Router
-from kv.sim.crashpoints import watch_group, watch_process
+from kv.sim.crashpoints import Points, watch_group, watch_process
 from kv.sim.disk import Killed, MemoryFiles
 from kv.sim.inside import inside
 from kv.sim.loop import VirtualLoop
@@ -143,7 +143,7 @@ class SimNode:
             rules=self._rules,
         )
         self.starts += 1
-        watch_process(self._reach, self.disk, self.links)
+        watch_process(Points(self.points, self._reach), self.disk, self.links)
         add = self.cluster.engine.add
 
         def watched_add(group: Group) -> None:
@@ -162,7 +162,7 @@ class SimNode:
 
     def _watch_group(self, group: Group) -> None:
         replica = self.cluster.replicas[group.group_id]
-        watch_group(self._reach, group)
+        watch_group(Points(self.points, self._reach), group)
         self._watch_descriptors(replica)
         store = inside(replica, "_store")
         checkpoint = store.checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -288,7 +288,7 @@ def test_an_unmet_promise_is_the_error_at_the_deadline() -> None:
     unmet = errors.TooStale("old", metadata={"max_age_ms": 5})
     found = step(unmet, SPREAD)
     assert isinstance(found, Retry)
-    ended = step(Unavailable("x"), SPREAD, replace(found.progress, quick=3), now=5.0, deadline=5.0)
+    ended = step(Unavailable("x"), SPREAD, found.progress._replace(quick=3), now=5.0, deadline=5.0)
     assert ended == Fail(unmet)
     assert deadline_error(SPREAD, found.progress, outstanding=True) is unmet
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -93,7 +93,7 @@ class Forgetful:
             vars(group.journal)["_term"] -= 1
         else:
             store = inside(group.machine, "_store")
-            vars(store)["last"] = replace(store.last, applied_index=store.last.applied_index - 1)
+            vars(store)["last"] = store.last._replace(applied_index=store.last.applied_index - 1)
 
 
 def _run(mutant: Forgetful | None) -> Report:
