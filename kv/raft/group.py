@@ -410,6 +410,8 @@ class Group:
 
     def _on_probe(self, message: raft_pb2.RaftMessage) -> None:
         if self.is_from_leader(message):
+            # In our own term nothing changes but the time at which the leader was heard.
+            self.wants_turn = message.term > self.core.term
             self.core.raise_term(message.sender, message.term, self.now)
             reply = self.envelope()
             reply.probe_reply.sequence = message.probe.sequence

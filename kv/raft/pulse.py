@@ -52,7 +52,7 @@ class Pulse:
         self._listeners: dict[str, BeatListener] = {}
         self._connected: dict[str, None] = {}
         self._beat_at: dict[str, float] = {}
-        self._owed: dict[str, raft_pb2.BeatReply] = {}
+        self._owed: dict[str, raft_pb2.RaftMessage] = {}
         """Answers that go with the next beat."""
 
     def introduce(self, group: Group) -> None:
@@ -126,8 +126,8 @@ class Pulse:
         messages = []
         owed, sender = self._owed.pop(peer, None), self._senders.get(peer)
         if owed is not None:
-            self._listeners[peer].answer(owed.sequence, now)
-            messages.append(raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me, beat_reply=owed))
+            self._listeners[peer].answer(owed.beat_reply.sequence, now)
+            messages.append(owed)
         if sender is not None and sender.needed:
             messages.append(self._beat(peer, sender, now))
         if messages:
@@ -165,9 +165,11 @@ class Pulse:
             agreed = changed = True
         if agreed:
             listener.hear(beat.heard, now, changed=changed)
-        self._owed[peer] = raft_pb2.BeatReply(
-            sequence=beat.sequence, digest=beat.digest, agreed=agreed, refused=refused
-        )
+        owed = self._owed[peer] = raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me)
+        reply = owed.beat_reply
+        reply.sequence, reply.digest, reply.agreed = beat.sequence, beat.digest, agreed
+        if refused:
+            reply.refused.extend(refused)
         in_step = now - self._beat_at.get(peer, 0.0) < _IN_STEP * self._config.heartbeat_s
         if not (in_step and self._senders[peer].needed):
             self._say(peer, now)

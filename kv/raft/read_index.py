@@ -75,6 +75,11 @@ class ReadIndexQueue:
         return self._sequence
 
     @property
+    def proved_any(self) -> bool:
+        """Whether any read is proved, and was not served when it was looked at last."""
+        return bool(self._confirmed)
+
+    @property
     def open_sequence(self) -> int | None:
         """Sequence of the open round, for probes that are sent again."""
         return None if self._round is None else self._round.sequence

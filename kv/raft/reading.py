@@ -184,7 +184,8 @@ class Reading:
         group, sequence = self._group, message.probe_reply.sequence
         if message.term > group.term:
             group.core.raise_term(message.sender, message.term, group.now)
-        elif message.term == group.term and group.core.is_leader:
+            return
+        if message.term == group.term and group.core.is_leader:
             if group.tracer is not None:
                 group.tracer.note("confirmed", 0, message.sender)
             self.queue.confirm(message.sender, message.term, sequence)
@@ -192,6 +193,7 @@ class Reading:
             probe = self.lease.confirmed
             if probe is not None and probe.index is not None:
                 self._learn(ReadProof(probe.index, probe.at))
+        group.wants_turn = self.queue.proved_any  # else a round is open still, or only the lease was renewed
 
     # ------------------------------------------------------------ what beats prove of a group at rest
 

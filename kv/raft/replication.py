@@ -14,6 +14,7 @@ from kv.internal.v1 import raft_pb2
 from kv.raft.api import Entry
 from kv.raft.core import Message
 from kv.raft.guard import AckBook, Contradiction, SendWindow
+from kv.raft.rest import EVER_S
 
 if TYPE_CHECKING:
     from kv.raft.group import Group
@@ -102,8 +103,16 @@ class Replication:
         go_on = self._window.proved(peer, self._acks.match[peer])
         if go_on is not None:
             core.send_from(peer, max(go_on, self._acks.match[peer] + 1), group.now)
-        # What was proved before lets nothing be committed: the core has only the time of the answer from it.
-        group.wants_turn = moved or go_on is not None or not group.core.is_leader
+        group.wants_turn = go_on is not None or not core.is_leader or (moved and self._may_matter())
+
+    def _may_matter(self) -> bool:
+        """Whether what a follower has proved besides can let anything happen now.
+
+        What was committed already is not committed again: then the core has only the time of the answer from it, and
+        nobody waits for it but writes at level ALL.
+        """
+        group = self._group
+        return group.core.commit_index < group.journal.last or group.machine.overdue(EVER_S)
 
     def send_append(self, peer: str, message: Message) -> None:
         """The core would send this append: decides what of it leaves."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REST_AFTER_HEARTBEATS: Final = 2
 """A leader whose group did nothing for so long puts it to rest."""
-_EVER_S: Final = 1e18
+EVER_S: Final = 1e18
 """Later than any deadline: who is not overdue even then waits for nothing that time decides."""
 _PAIR: Final = 2
 """A quorum of this size is a leader and the member that heard it."""
@@ -107,7 +107,7 @@ class Rest:
     def dozing(self) -> bool:
         """Whether time alone decides nothing here: it rests, and nobody waits for a read."""
         group = self._group
-        return self.resting and group.reading.idle and not group.machine.overdue(_EVER_S)
+        return self.resting and group.reading.idle and not group.machine.overdue(EVER_S)
 
     def passes(self, message: raft_pb2.RaftMessage) -> bool:
         """Whether a message leaves the core as it is, so that it need not wake the group."""
