@@ -78,21 +78,20 @@ class Group:
         rules: Rules | None = None,
     ) -> None:
         assert me in members, "a node that is no member must not run a replica"
+        # At most 29 attributes: CPython gives an object with more a dictionary of its own, and each access takes longer.
         self.group_id, self.epoch, self.me = group_id, epoch, me
-        self.members = tuple(members)
         self.peers = tuple(name for name in members if name != me)
         self.quorum = len(members) // 2 + 1
         self.journal, self.machine, self.config, self.rules = journal, machine, config, rules or Rules()
         self.outbox = Outbox(APPEND_BYTES_MAX)
         self.failure: str | None = None
-        self.entry_bytes_max = config.entry_bytes_max
         self.snapshots_installed = 0
         self.host = host
         self.tracer: Tracer | None = None
         self._traced_commit = 0
         self.connected: set[str] = set()
         self._installing: SnapshotReceiver | None = None
-        self._led, self._led_term = False, -1
+        self._led: tuple[bool, int] = (False, -1)
         self.suspended = False
         self.wants_turn = True
         """Whether what was received last asks for a turn; if not, at most an answer waits in the outbox."""
@@ -107,6 +106,16 @@ class Group:
         self.log = log.bind(group=group_id, node=me)
 
     # ------------------------------------------------------------ what others may know
+
+    @property
+    def members(self) -> Sequence[str]:
+        """All members, this one first."""
+        return (self.me, *self.peers)
+
+    @property
+    def entry_bytes_max(self) -> int:
+        """The largest `data` that `propose` takes, in bytes."""
+        return self.config.entry_bytes_max
 
     @property
     def is_leader(self) -> bool:
@@ -478,12 +487,12 @@ class Group:
         return self.reading.leader_timer(now) or heartbeat_due
 
     def _notice_leadership(self) -> None:
-        core = self.core
-        if core.is_leader is not self._led or core.term != self._led_term:
+        core, led = self.core, self._led
+        if core.is_leader is not led[0] or core.term != led[1]:
             self._leadership_changed(core.is_leader, core.term)
 
     def _leadership_changed(self, is_leader: bool, term: int) -> None:
-        was_leader, self._led, self._led_term = self._led, is_leader, term
+        (was_leader, _), self._led = self._led, (is_leader, term)
         self.reading.led()
         self.rest.active()
         if is_leader and not was_leader:

@@ -103,7 +103,7 @@ class Replication:
         go_on = self._window.proved(peer, self._acks.match[peer])
         if go_on is not None:
             core.send_from(peer, max(go_on, self._acks.match[peer] + 1), group.now)
-        group.wants_turn = go_on is not None or not core.is_leader or (moved and self._may_matter())
+        group.wants_turn = go_on is not None or not group.core.is_leader or (moved and self._may_matter())
 
     def _may_matter(self) -> bool:
         """Whether what a follower has proved besides can let anything happen now.

@@ -13,7 +13,7 @@ from typing import Any
 from kv.partition.partition import Replica
 from kv.partition.store import Store
 from kv.raft.group import Group
-from kv.sim.inside import inside
+from kv.sim.inside import inside, put_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _watch_votes(journal: Any, points: Points) -> None:  # noqa: ANN401 - its me
         set_hard_state(term, voted_for)
         reach("after_vote")
 
-    vars(journal)["set_hard_state"] = watched
+    put_inside(journal, "set_hard_state", watched)
 
 
 def _watch_snapshots(replica: Replica, points: Points) -> None:
@@ -75,8 +75,8 @@ def _watch_snapshots(replica: Replica, points: Points) -> None:
         _around(made, "finish", points, "in_snapshot_write")
         return made
 
-    vars(replica)["snapshot_source"] = source
-    vars(replica)["snapshot_sink"] = sink
+    put_inside(replica, "snapshot_source", source)
+    put_inside(replica, "snapshot_sink", sink)
 
 
 def _around(thing: object, name: str, points: Points, point: str) -> None:
@@ -91,7 +91,7 @@ def _around(thing: object, name: str, points: Points, point: str) -> None:
             reach(after)
         return result
 
-    vars(thing)[name] = watched
+    put_inside(thing, name, watched)
 
 
 def _before(thing: object, name: str, points: Points, point: str) -> None:
@@ -102,7 +102,7 @@ def _before(thing: object, name: str, points: Points, point: str) -> None:
             reach(point)
         return inner(*args)
 
-    vars(thing)[name] = watched
+    put_inside(thing, name, watched)
 
 
 def _after(thing: object, name: str, points: Points, point: str) -> None:
@@ -114,4 +114,4 @@ def _after(thing: object, name: str, points: Points, point: str) -> None:
             reach(point)
         return result
 
-    vars(thing)[name] = watched
+    put_inside(thing, name, watched)

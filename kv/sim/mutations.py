@@ -24,7 +24,7 @@ from kv.raft import wal_format
 from kv.raft.api import Entry, SnapshotSink
 from kv.raft.group import Group
 from kv.raft.wal_format import Kind, Record
-from kv.sim.inside import inside
+from kv.sim.inside import inside, put_inside
 from kv.sim.node import SimNode
 from kv.sim.wire import SimStream
 from kv.v1 import kv_pb2
@@ -45,8 +45,7 @@ def replica_of(group: Group) -> Replica:
 
 def patch(thing: object, name: str, method: Callable[..., Any]) -> None:
     """Replace a method of one object, which must exist."""
-    assert hasattr(thing, name), f"production has no {name} any more"
-    vars(thing)[name] = method
+    put_inside(thing, name, method)
 
 
 # ------------------------------------------------------------ what is durable before it is sent

@@ -23,7 +23,7 @@ from kv.router.api import Forwarder
 from kv.router.dispatch import Router
 from kv.sim.crashpoints import Points, watch_group, watch_process
 from kv.sim.disk import Killed, MemoryFiles
-from kv.sim.inside import inside
+from kv.sim.inside import inside, put_inside
 from kv.sim.loop import VirtualLoop
 from kv.sim.network import Network
 from kv.sim.process import Clock, Life, ProcessDied
@@ -128,7 +128,8 @@ class SimNode:
 
     def _compose(self, life: Life) -> None:
         for name in ("sync", "remove"):
-            vars(self.disk).pop(name, None)  # the wrappers of the former process
+            with contextlib.suppress(AttributeError):
+                delattr(self.disk, name)  # the wrapper of the former process
         self.cluster = Assembly(
             self.config,
             files=self.disk,
@@ -150,7 +151,7 @@ class SimNode:
             self._watch_group(group)
             add(group)
 
-        vars(self.cluster.engine)["add"] = watched_add
+        put_inside(self.cluster.engine, "add", watched_add)
         self._watcher.started(self)
         try:
             self.cluster.start_meta()
@@ -172,7 +173,7 @@ class SimNode:
                 raise StoreFull("the disk is full", map_full=False)
             checkpoint(at, sessions)
 
-        vars(store)["checkpoint"] = on_disk
+        put_inside(store, "checkpoint", on_disk)
         self._watcher.group_started(self, group)
 
     def _watch_descriptors(self, replica: object) -> None:
@@ -185,7 +186,7 @@ class SimNode:
                 self._descriptors.append(made)
                 return made
 
-            vars(replica)[name] = watched
+            put_inside(replica, name, watched)
 
     def crash(self, *, power: bool, why: str = "crash") -> None:
         """End the process at once; a power loss also takes a part of what was not synced."""
@@ -213,7 +214,7 @@ class SimNode:
             descriptor = inside(file, "_descriptor")
             if descriptor is not None:
                 os.close(descriptor)
-                vars(file)["_descriptor"] = None
+                put_inside(file, "_descriptor", None)
         self._descriptors.clear()
 
     def _interrupt_workers(self) -> None:

@@ -23,7 +23,7 @@ from kv.raft.journal import Journal
 from kv.raft.wal import Flush, Wal
 from kv.raft.wal_format import Kind
 from kv.sim.durable import DurableMarks, HardState, follows
-from kv.sim.inside import inside
+from kv.sim.inside import inside, put_inside
 from kv.sim.model import FIRST_INDEX, DoublyApplied, ForbiddenApplied, Model
 
 PROPERTIES: Final = {
@@ -179,7 +179,7 @@ class Ledger:
                 if draft.kind is Kind.HARD_STATE:
                     self._marks.synced(node.name, draft.group, (draft.term, draft.payload.decode() or None))
 
-        vars(wal)["end_flush"] = watched
+        put_inside(wal, "end_flush", watched)
 
     def _compare_marks(self, node: Watched, group: Group, checkpoint: int) -> None:
         found = (group.journal.term, group.journal.voted_for)
@@ -224,7 +224,7 @@ class Ledger:
                 self.fail("log-matching", text, [node.name])
             append(data, index, term)
 
-        vars(journal)["append"] = watched
+        put_inside(journal, "append", watched)
 
     # ------------------------------------------------------------ leaders
 
@@ -240,8 +240,8 @@ class Ledger:
             self._applies(node, group, entries)
             apply(entries)
 
-        vars(replica)["leadership"] = watched_leadership
-        vars(replica)["apply"] = watched_apply
+        put_inside(replica, "leadership", watched_leadership)
+        put_inside(replica, "apply", watched_apply)
 
     def _leads(self, node: Watched, group: Group, term: int) -> None:
         self.elections += 1
@@ -326,8 +326,8 @@ class Ledger:
             install(index)
             self._marks.checkpointed(node.name, number, index)
 
-        vars(store)["checkpoint"] = watched
-        vars(store)["install"] = watched_install
+        put_inside(store, "checkpoint", watched)
+        put_inside(store, "install", watched_install)
 
     def compare_content(self, node: Watched, number: int, store: Store, index: int) -> None:
         """The store, which stands at `index`, must hold what the model holds there."""

@@ -30,7 +30,7 @@ from kv.raft.guard import Rules
 from kv.sim.convergence import Convergence
 from kv.sim.faults import Fault, fault
 from kv.sim.injector import Injector
-from kv.sim.inside import inside
+from kv.sim.inside import inside, put_inside
 from kv.sim.loop import VirtualLoop
 from kv.sim.network import Conditions, Network
 from kv.sim.node import SimNode
@@ -359,8 +359,8 @@ class World:
     def group_started(self, node: SimNode, group: Group) -> None:
         """See `Watcher`."""
         window = inside(group.replication, "_window")
-        vars(window)["_bytes_max"] = self.setup.window_bytes
-        vars(group.outbox)["_append_bytes_max"] = self.setup.window_bytes
+        put_inside(window, "_bytes_max", self.setup.window_bytes)
+        put_inside(group.outbox, "_append_bytes_max", self.setup.window_bytes)
         if self._mutant is not None:
             self._mutant.group_started(node, group)
         self.ledger.attach(node, group)
