@@ -8,6 +8,7 @@ import pytest
 
 from kv.errors import DiskFull
 from kv.internal.v1 import raft_pb2
+from kv.raft.api import ReadProof
 from kv.raft.engine import FULL_RETRY_S, MAINTENANCE_S
 from kv.raft.group import APPLY_ENTRIES_MAX
 from kv.raft.wal import WalFailed
@@ -96,6 +97,20 @@ def test_an_acknowledgement_leaves_after_the_flush() -> None:
     slow.release()
     world.run(0.05)
     assert texts(head.ledgers[1].entries) == ["a"]
+
+
+def test_a_round_of_a_read_takes_turns_of_the_leader_only() -> None:
+    """The members answer the probe at once, and the leader has a turn to ask and one when a quorum has answered."""
+    world = cluster()
+    head = leader(world)
+    world.run(1.0)
+    before = {node.name: node.ledgers[1].pumps for node in world.nodes.values()}
+    proofs: list[ReadProof | None] = []
+    head.group().read_index(proofs.append)
+    world.run(0.01)
+    assert [proof is not None for proof in proofs] == [True]
+    turns = {node.name: node.ledgers[1].pumps - before[node.name] for node in world.nodes.values()}
+    assert turns == {node.name: 2 if node is head else 0 for node in world.nodes.values()}
 
 
 def test_a_long_tail_is_applied_over_many_turns() -> None:

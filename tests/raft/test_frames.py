@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv.raft.frames import HEADER, KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of
+from kv.internal.v1 import peer_pb2, raft_pb2
+from kv.raft.frames import HEADER, KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of, payload_of
 
 
 @given(payloads=st.lists(st.binary(max_size=200)), cuts=st.lists(st.integers(1, 40)))
@@ -50,3 +51,35 @@ def test_another_protocol_is_refused_at_its_first_wrong_byte() -> None:
 def test_a_keepalive_is_an_empty_frame() -> None:
     """It carries nothing, and passes the checks of every frame."""
     assert list(FrameReader(0).feed(PREFACE + KEEPALIVE)) == [b""]
+
+
+@given(
+    st.lists(
+        st.builds(
+            raft_pb2.RaftMessage,
+            group=st.integers(0, 3),
+            sender=st.text(max_size=5),
+            append=st.builds(
+                raft_pb2.Append,
+                entries=st.lists(st.builds(raft_pb2.Entry, data=st.binary(max_size=40)), max_size=3),
+            ),
+        ),
+        max_size=4,
+    ),
+    st.sampled_from([0, 90, 16_000, 70_000]),
+)
+def test_a_payload_is_the_frame_of_its_messages(
+    messages: list[raft_pb2.RaftMessage], more_bytes: int
+) -> None:
+    """The bytes are those that protobuf writes for a frame of these messages, whatever their lengths."""
+    messages.append(raft_pb2.RaftMessage(sender="x" * more_bytes))
+    assert payload_of(messages) == peer_pb2.RaftFrame(messages=messages).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "length", [0, 124, 125, 126, 16_379, 16_380, 16_381, 2_097_146, 2_097_147, 2_097_148]
+)
+def test_a_payload_says_how_long_each_message_is(length: int) -> None:
+    """At each number of bytes that a length takes, the messages are read back as they were."""
+    message = raft_pb2.RaftMessage(sender="x" * length)
+    assert list(peer_pb2.RaftFrame.FromString(payload_of([message, message])).messages) == [message, message]

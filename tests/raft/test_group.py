@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -177,6 +178,45 @@ def test_a_member_that_hears_of_nobody_still_looks_at_who_waited_long_enough() -
     assert len(member.ledger.looked_at) == looks
     cluster.timer("n2", advance_s=HEARTBEAT_S / 2)
     assert member.ledger.looked_at[looks:] == [member.now()]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_acknowledgement_of_what_is_committed_asks_for_a_turn_if_somebody_waits_for_it(
+    waits: bool,
+) -> None:
+    """The last member's answer commits nothing any more: it is taken note of, and only a write at level ALL gets a turn."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    cluster.propose("n1", "a")
+    head, last = cluster["n1"], cluster["n1"].last_index
+    cluster.exchange("n1", "n2")
+    assert (head.commit_index, list(head.behind(last))) == (last, ["n3"])
+    cluster.members["n1"].ledger.waits_until = cluster.now if waits else math.inf
+    cluster.deliver("n1", "n3")
+    cluster.sync("n3")
+    cluster.deliver("n3", "n1", 1)
+    assert (list(head.behind(last)), head.wants_turn) == ([], waits)
+
+
+def test_a_probe_is_answered_without_a_turn_in_its_own_term_only() -> None:
+    """A probe changes nothing but the time at which the leader was heard, unless its term is new here."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    term, member = cluster["n1"].term, cluster["n2"]
+    for ahead, wants_turn in ((0, False), (1, True), (0, True)):
+        probe = raft_pb2.RaftMessage(
+            group=member.group_id, epoch=member.epoch, sender="n1", term=term + ahead
+        )
+        probe.probe.sequence = 1
+        member.receive(probe, "n1")
+        assert (member.wants_turn, member.outbox.empty) == (wants_turn, False)
+        member.outbox.clear()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_group_fits_into_its_object(size: int) -> None:
+    """CPython keeps 29 attributes in an object; with more, each access to any of them takes longer."""
+    assert len(vars(Cluster(size)["n1"])) <= 29
 
 
 # ------------------------------------------------------------ one member

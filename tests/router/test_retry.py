@@ -162,6 +162,22 @@ def test_replicas_are_asked_in_turn_then_with_growing_capped_pauses() -> None:
     assert max(pauses) == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize(
+    ("kind", "replicas"), [(READ, REPLICAS), (PROTECTED, REPLICAS), (SPREAD, REPLICAS), (PINNED, ("n1",))]
+)
+def test_after_a_pause_every_replica_is_asked_once(kind: Kind, replicas: tuple[str, ...]) -> None:
+    """Between two pauses no replica is asked twice, and none is left out."""
+    progress, node, rounds = Progress(), replicas[0], [[replicas[0]]]
+    while progress.pauses < 4:
+        found = step(Unavailable("x"), kind, progress, tried=node, replicas=replicas)
+        assert isinstance(found, Retry)
+        node, progress = found.node, found.progress
+        if found.delay_s > 0:
+            rounds.append([])
+        rounds[-1].append(node)
+    assert [sorted(asked) for asked in rounds[1:4]] == [list(replicas)] * 3
+
+
 def test_a_lost_attempt_of_a_bare_write_is_unknown() -> None:
     """Connection lost after sending: the bare write ends at once, as unknown."""
     ended = step(UnknownOutcome("x"), BARE)
@@ -330,4 +346,4 @@ def test_a_request_for_one_replica_waits_for_it_a_bounded_time() -> None:
     assert isinstance(found.error, Unavailable)
     assert progress.pauses == PINNED_PAUSES_MAX
     assert 0.1 < waited < 0.5
-    assert attempts <= 2 * PINNED_PAUSES_MAX
+    assert attempts == PINNED_PAUSES_MAX + 1, "again at once, and then once after each pause"
