@@ -14,7 +14,6 @@ when it is durable (step 7: `AckBook`); an entry is applied BEFORE it is answere
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import structlog
 
@@ -26,6 +25,7 @@ from kv.raft.appends import Appends
 from kv.raft.campaign import Campaign
 from kv.raft.core import Core, Message
 from kv.raft.guard import TERM_MAX, Contradiction, Rules
+from kv.raft.host import Host
 from kv.raft.journal import Journal
 from kv.raft.outbox import Outbox, Outgoing
 from kv.raft.reading import Reading
@@ -33,6 +33,7 @@ from kv.raft.replication import APPEND_BYTES_MAX, Replication
 from kv.raft.rest import Rest
 from kv.raft.snapshot import SnapshotReceiver
 from kv.raft.transfers import Transfers
+from kv.raft.view import View
 
 APPLY_ENTRIES_MAX = 256
 """Entries applied in one go (rule 20): a turn stays short."""
@@ -40,26 +41,7 @@ APPLY_ENTRIES_MAX = 256
 log = structlog.get_logger(__name__)
 
 
-class Host(Protocol):
-    """What a group needs of the engine that drives it."""
-
-    def now(self) -> float:
-        """Seconds on the node's steady clock."""
-
-    def wake(self, group: Group) -> None:
-        """Give the group a turn soon."""
-
-    def remind(self, group: Group, delay_s: float) -> None:
-        """Call the group's `reminded` once, after the delay or somewhat later."""
-
-    def roused(self, group: Group) -> None:
-        """The group rested, and does no more."""
-
-    def run_blocking(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
-        """Run `work` in a worker thread, then `then(error or None)` on the loop."""
-
-
-class Group:
+class Group(View):
     """A replica; implements `GroupHandle`. Every call is on the loop's thread."""
 
     def __init__(
@@ -105,100 +87,13 @@ class Group:
         self._handed_index = machine.applied_index
         self.log = log.bind(group=group_id, node=me)
 
-    # ------------------------------------------------------------ what others may know
-
-    @property
-    def members(self) -> Sequence[str]:
-        """All members, this one first."""
-        return (self.me, *self.peers)
-
-    @property
-    def entry_bytes_max(self) -> int:
-        """The largest `data` that `propose` takes, in bytes."""
-        return self.config.entry_bytes_max
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this replica leads, as far as it knows."""
-        return self.failure is None and self.core.is_leader
-
-    @property
-    def term(self) -> int:
-        """Current term."""
-        return self.core.term
-
-    @property
-    def leader(self) -> str | None:
-        """The leader of the current term, if known; None once it was silent for an election timeout."""
-        if not self.core.is_leader and self.campaign.timer.quiet(self.now):
-            return None
-        return self.core.leader
-
-    @property
-    def commit_index(self) -> int:
-        """Highest index known to be committed; that of a single member when its disk has it (rule 21)."""
-        committed = self.core.commit_index
-        if self.peers or not self.rules.apply_durable:
-            return committed
-        return min(committed, self.journal.durable_index)
-
-    @property
-    def first_index(self) -> int:
-        """First index that the log stands on."""
-        return self.journal.first
-
-    @property
-    def last_index(self) -> int:
-        """Last index of the log."""
-        return self.journal.last
-
-    @property
-    def durable_index(self) -> int:
-        """Last index that is on this disk."""
-        return self.journal.durable_index
-
-    @property
-    def now(self) -> float:
-        """Seconds on the node's steady clock, as it shows at this moment."""
-        return self.host.now()
-
-    @property
-    def installing(self) -> bool:
-        """Whether a received snapshot is about to replace the state."""
-        return self._installing is not None
-
-    @property
-    def lease_allowed(self) -> bool:
-        """Whether the configured bounds on clocks allow a leader to answer from its lease."""
-        return self.reading.lease_allowed
-
-    @property
-    def proof(self) -> ReadProof | None:
-        """The newest proof that this replica was given, if any; none rests on a lease."""
-        self.rest.learn()
-        return self.reading.proof
-
-    @property
-    def all_durable_index(self) -> int:
-        """Leader: up to here every member has proved in this term that its disk holds the log; otherwise 0."""
-        return self.replication.all_durable_index() if self.is_leader else 0
-
-    @property
-    def lagging(self) -> Sequence[str]:
-        """Leader: the members that hold `all_durable_index` back. Otherwise empty."""
-        return self.behind(min(self.all_durable_index + 1, self.journal.last))
-
-    def behind(self, index: int) -> Sequence[str]:
-        """Leader: the members that have not proved in this term that they hold `index`. Otherwise empty."""
-        return self.replication.behind(index) if self.is_leader else ()
+    # ------------------------------------------------------------ the engine's calls
 
     @property
     def busy(self) -> bool:
         """Whether another turn is needed without any event: more is committed than was applied."""
         handed = self._handed_index
         return handed < self.core.applied_index and self.failure is None and handed < self._applicable()
-
-    # ------------------------------------------------------------ the engine's calls
 
     def receive(self, message: raft_pb2.RaftMessage, peer: str) -> None:
         """Takes a message that came over the connection of `peer`, and says in `wants_turn` what follows from it."""
