@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from kv.client.operations import read_evidence, read_get
 from kv.client.types import ReadLevel
 from kv.errors import KVError
 from kv.internal.v1 import raft_pb2
 from kv.raft.group import Group
-from kv.raft.guard import Rules
 from kv.raft.pulse import BEATS_GROUP
 from kv.sim.node import SimNode
 from kv.sim.setup import Setup
-from kv.sim.world import World
+from kv.sim.world import Mutant, World
 from kv.v1 import kv_pb2
 
 GROUP: Final = 1
@@ -53,31 +52,13 @@ SETUP: Final = Setup(
 FIVE: Final = SETUP.but(nodes=5, limits={**_LIMITS, "replication_factor": 5})
 
 
-class Patches(Protocol):
-    """The mutant that is on the stage."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def rules(self) -> Rules:
-        """The rules that stay in force."""
-
-    def started(self, node: SimNode) -> None:
-        """See `kv.sim.world.Mutant`."""
-
-    def group_started(self, node: SimNode, group: Group) -> None:
-        """See `kv.sim.world.Mutant`."""
-
-
 Scene = Callable[["Stage"], Awaitable[None]]
 
 
 class Stage:
     """A mutant for a `World` that holds all messages of partition 1 until the scene lets them go."""
 
-    def __init__(self, mutant: Patches, scene: Scene) -> None:
+    def __init__(self, mutant: Mutant, scene: Scene) -> None:
         self.name, self.rules = mutant.name, mutant.rules
         self._mutant, self._scene = mutant, scene
         self._held: dict[tuple[str, str], list[raft_pb2.RaftMessage]] = {}
