@@ -29,15 +29,14 @@ SMOOTHING: Final = 1 / 4
 class AsyncioShell:
     """Implements `kv.raft.engine.Shell`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
+        # Never one that is kept for a pass of the loop: a lease (rule 22), and the age of what is read, are compared
+        # with a time that was taken after the read came.
+        self.now: Callable[[], float] = clock
+        """Seconds on the steady clock, which is the loop's; uvloop's own rounds it down to milliseconds."""
         self._lanes: dict[str, _Lane] = {}
         self._closed = False
-
-    # Never one that is kept for a pass of the loop: a lease (rule 22), and the age of what is read, are compared
-    # with a time that was taken after the read came.
-    now = staticmethod(time.monotonic)
-    """Seconds on the steady clock, which is the loop's; uvloop's own rounds it down to milliseconds."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Runs the callback in the loop's next pass."""
@@ -51,7 +50,7 @@ class AsyncioShell:
         """Runs `work` in the lane's thread, then `then` on the loop; see the module for the log's lane."""
         worker = self._lanes.get(lane)
         if worker is None:
-            worker = self._lanes[lane] = _Lane(lane, self._done)
+            worker = self._lanes[lane] = _Lane(lane, self._done, self.now)
         if lane == INLINE_LANE and worker.idle and worker.smoothed_s < INLINE_S_MAX:
             # In the next pass: what this one sends leaves at its end, and the peers sync while we do.
             self._loop.call_soon(self._run_inline, worker, work, then)
@@ -81,10 +80,12 @@ class AsyncioShell:
 class _Lane:
     """Work done in order, in a thread that begins with its first hand-over."""
 
-    def __init__(self, name: str, done: Callable[[Then, BaseException | None], None]) -> None:
+    def __init__(
+        self, name: str, done: Callable[[Then, BaseException | None], None], now: Callable[[], float]
+    ) -> None:
         self.smoothed_s = 0.0
         """How long work has been taking, in seconds."""
-        self._name, self._done = name, done
+        self._name, self._done, self._now = name, done, now
         self._queue: SimpleQueue[tuple[Work, Then] | None] = SimpleQueue()
         self._handed_over = self._ended = 0
         self._thread: threading.Thread | None = None
@@ -96,13 +97,13 @@ class _Lane:
 
     def run(self, work: Work) -> BaseException | None:
         """Do it here and now; the error, if it raised."""
-        began = time.monotonic()
+        began = self._now()
         error: BaseException | None = None
         try:
             work()
         except BaseException as raised:  # noqa: BLE001 - told to whoever gave the work, who ends the process if need be
             error = raised
-        self.smoothed_s += (time.monotonic() - began - self.smoothed_s) * SMOOTHING
+        self.smoothed_s += (self._now() - began - self.smoothed_s) * SMOOTHING
         return error
 
     def hand_over(self, work: Work, then: Then) -> None:

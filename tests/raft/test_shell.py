@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 from kv.raft.shell import INLINE_LANE, INLINE_S_MAX, AsyncioShell
+
+
+class Clock:
+    """Time that passes only where a test says so: how long a real sync takes is not ours to know."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+def made() -> AsyncioShell:
+    """Return a shell of this loop by the test's clock."""
+    return AsyncioShell(asyncio.get_running_loop(), CLOCK)
 
 
 async def done(shell: AsyncioShell, lane: str, seconds: float = 0.0) -> tuple[int, BaseException | None]:
@@ -16,7 +32,7 @@ async def done(shell: AsyncioShell, lane: str, seconds: float = 0.0) -> tuple[in
 
     def work() -> None:
         threads.append(threading.get_ident())
-        time.sleep(seconds)  # a disk that takes so long
+        CLOCK.now += seconds
 
     shell.run_blocking(lane, work, told.set_result)
     assert not threads or lane != INLINE_LANE, "never within the call: what this pass sends leaves first"
@@ -26,7 +42,7 @@ async def done(shell: AsyncioShell, lane: str, seconds: float = 0.0) -> tuple[in
 
 async def test_the_log_is_synced_on_the_loop_while_that_is_quick() -> None:
     """One slow sync sends the next ones to a thread, and quick ones bring them back."""
-    shell, loop_thread = AsyncioShell(asyncio.get_running_loop()), threading.get_ident()
+    shell, loop_thread = made(), threading.get_ident()
     assert await done(shell, INLINE_LANE) == (loop_thread, None)
     assert (await done(shell, INLINE_LANE, 100 * INLINE_S_MAX))[0] == loop_thread, "it cannot be known before"
     assert (await done(shell, INLINE_LANE))[0] != loop_thread
@@ -40,14 +56,14 @@ async def test_the_log_is_synced_on_the_loop_while_that_is_quick() -> None:
 
 async def test_other_lanes_never_block_the_loop() -> None:
     """What is long by nature runs in a thread of its own from the first time on."""
-    shell = AsyncioShell(asyncio.get_running_loop())
+    shell = made()
     assert (await done(shell, "bulk"))[0] != threading.get_ident()
     shell.close()
 
 
 async def test_an_error_is_told_wherever_it_was_raised() -> None:
     """A failed sync reaches who gave the work, from the loop and from a thread."""
-    shell = AsyncioShell(asyncio.get_running_loop())
+    shell = made()
     failure = OSError("no more disk")
 
     def fails() -> None:
@@ -62,7 +78,7 @@ async def test_an_error_is_told_wherever_it_was_raised() -> None:
 
 async def test_a_closed_shell_tells_nothing_more() -> None:
     """Work that was given before the end is done or not; nobody is told."""
-    shell = AsyncioShell(asyncio.get_running_loop())
+    shell = made()
     told: list[BaseException | None] = []
     for lane in (INLINE_LANE, "bulk"):
         shell.run_blocking(lane, lambda: None, told.append)
