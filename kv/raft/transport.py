@@ -21,8 +21,9 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from kv.config import parse_address
+from kv.frames import BadFrame, FrameReader, frame_of
 from kv.internal.v1 import peer_pb2, raft_pb2
-from kv.raft.frames import KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of, payload_of
+from kv.raft.frames import KEEPALIVE, PREFACE, payload_of
 
 LINK_QUEUE_BYTES_MAX = 64 << 20
 """Messages that wait for one connection; beyond it the connection is reset, since Raft repairs loss and not silence."""
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._lane = lane
         self._dialled = lane is not None
         self._greeted = False
-        self._reader = FrameReader(HELLO_BYTES_MAX)
+        self._reader = FrameReader(PREFACE, HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self.writable = True

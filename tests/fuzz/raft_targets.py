@@ -12,9 +12,10 @@ from random import Random
 import google_crc32c
 from google.protobuf.message import DecodeError
 
+from kv.frames import BadFrame, FrameReader, frame_of
 from kv.internal.v1 import peer_pb2, raft_pb2
 from kv.raft.api import BOOTSTRAP_INDEX, Entry
-from kv.raft.frames import KEEPALIVE, PREFACE, BadFrame, FrameReader, frame_of
+from kv.raft.frames import KEEPALIVE, PREFACE
 from kv.raft.group import Group
 from kv.raft.wal import Wal
 from tests.fuzz.engine import Target, plain
@@ -359,7 +360,7 @@ def _check_frames(data: bytes) -> str:
     step, stream = (data[0] % 31 + 1, data[1:]) if data else (1, b"")
     outcomes = []
     for size in (step, len(stream) or 1):
-        reader = FrameReader(FRAME_FUZZ_BYTES_MAX)
+        reader = FrameReader(PREFACE, FRAME_FUZZ_BYTES_MAX)
         payloads: list[bytes] = []
         try:
             for start in range(0, len(stream), size):

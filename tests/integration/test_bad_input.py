@@ -15,9 +15,10 @@ import pytest
 
 from kv.cli.cluster_process import LocalCluster
 from kv.errors import KVError, from_proto
+from kv.frames import FrameReader, frame_of
 from kv.ids import KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX
 from kv.internal.v1 import peer_pb2
-from kv.raft import frames
+from kv.raft.frames import PREFACE as RAFT_PREFACE
 from kv.router.limits import RouterConfig
 from kv.v1 import kv_pb2
 from tests.integration import support
@@ -331,10 +332,10 @@ async def test_strangers_get_nothing_from_the_raft_port(cluster: LocalCluster) -
         peer_pb2.Hello(cluster="ringkv", node=NODE, incarnation=1),
         peer_pb2.Hello(cluster="ringkv", node="n2", incarnation=1),
     )
-    refused = [frames.frame_of(peer_pb2.RaftFrame(hello=hello).SerializeToString()) for hello in hellos]
-    for first in (*refused, frames.frame_of(b"\xff" * 40), b"\xff" * 40):
-        heard = await heard_from_raft(cluster.specs[NODE].raft_address, frames.PREFACE + first)
-        answers = [peer_pb2.RaftFrame.FromString(raw) for raw in frames.FrameReader(4096).feed(heard)]
+    refused = [frame_of(peer_pb2.RaftFrame(hello=hello).SerializeToString()) for hello in hellos]
+    for first in (*refused, frame_of(b"\xff" * 40), b"\xff" * 40):
+        heard = await heard_from_raft(cluster.specs[NODE].raft_address, RAFT_PREFACE + first)
+        answers = [peer_pb2.RaftFrame.FromString(raw) for raw in FrameReader(RAFT_PREFACE, 4096).feed(heard)]
         assert all(answer.refusal and not answer.HasField("hello") for answer in answers)
         assert bool(answers) == (first in refused)
 

@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from kv.frames import HEADER, FrameReader, frame_of
 from kv.internal.v1 import peer_pb2, raft_pb2
 from kv.raft import transport
-from kv.raft.frames import HEADER, PREFACE, FrameReader, frame_of
+from kv.raft.frames import PREFACE
 from kv.raft.transport import FRAME_BYTES_MAX, HELLO_BYTES_MAX, MESSAGE_BYTES_MAX, PeerLinks
 
 WAIT_S = 10.0
@@ -280,7 +281,7 @@ class Stranger:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
-        self._frames = FrameReader(MESSAGE_BYTES_MAX)
+        self._frames = FrameReader(PREFACE, MESSAGE_BYTES_MAX)
 
     @classmethod
     async def dial(cls, address: str) -> Stranger:

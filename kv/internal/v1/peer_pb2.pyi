@@ -54,7 +54,7 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 @_typing.final
 class RaftFrame(_message.Message):
     """RaftFrame is what travels over the TCP connections of a node pair, dialled by the node with the smaller id:
-    first a hello each way (or a refusal), then messages of all groups. See kv/raft/frames.py.
+    first a hello each way (or a refusal), then messages of all groups. See kv/frames.py.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
