@@ -202,6 +202,7 @@ class NodeConfig(BaseSettings):
     checkpoint_bytes_max: Bytes = 8 * MIB
     checkpoint_ops_max: Count = 50_000
     checkpoint_interval_ms: Milliseconds = 30_000
+    replay_ops_max: Count = 200_000  # per node: what a restart would apply again, over all partitions
     command_bytes_max: Bytes = 1 * MIB  # requests are joined up to this; a larger one travels alone
     commands_in_flight_max: Count = 4
     session_ttl_s: Count = 3600

@@ -40,7 +40,7 @@ from kv.partition.evidence import Witness
 from kv.partition.limits import checkpoint_limits, session_limits
 from kv.partition.machine import Outcome, apply_command
 from kv.partition.options import PLAIN
-from kv.partition.policy import CheckpointPolicy
+from kv.partition.policy import CheckpointPolicy, ReplayBudget
 from kv.partition.proposals import Proposal, Proposals
 from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES, Reply, Request, RequestQueue
 from kv.partition.reads import Reads
@@ -75,8 +75,12 @@ class Replica:
         owns: Callable[[bytes], bool],
         map_epoch: Callable[[], int],
         wall_ms: Callable[[], int],
+        budget: ReplayBudget | None = None,
     ) -> None:
-        """`owns` says whether a key hashes into the partition; `wall_ms` is the wall clock since 1970."""
+        """`owns` says whether a key hashes into the partition; `wall_ms` is the wall clock since 1970.
+
+        `budget` is shared by the replicas of a node; None: this one is alone.
+        """
         self.partition_id = store.group_id
         self.failure: str | None = None
         self.store_full = False
@@ -97,7 +101,10 @@ class Replica:
         self._reads = Reads(self, store, config, node, self._queue, witness, self._answers.answer)
         self._snapshots = self._reads.snapshots
         self._sessions = SessionTable(session_limits(config))
-        self._policy = CheckpointPolicy(checkpoint_limits(config, log_retain_entries, log_retain_bytes))
+        self._policy = CheckpointPolicy(
+            checkpoint_limits(config, log_retain_entries, log_retain_bytes),
+            budget or ReplayBudget(config.checkpoint_ops_max),
+        )
         self._proposed_time_ms = 0
         self._store_retry_at = 0.0
         self._sources_made = 0

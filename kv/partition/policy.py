@@ -22,11 +22,30 @@ class CheckpointLimits:
     """...but no more than about this many bytes of them."""
 
 
+class ReplayBudget:
+    """What all replicas of a node together would apply again after a crash: applying it is what a restart takes.
+
+    Above `operations_max` a replica makes a checkpoint as soon as it has its share of that or more. So the next one
+    after another does, rather than all at the same moment, and a replica that has little to gain writes nothing.
+    """
+
+    def __init__(self, operations_max: int) -> None:
+        self.operations_max = operations_max
+        self.operations = 0
+        self.replicas = 0
+
+    def exceeded_by(self, operations: int) -> bool:
+        """Whether there is too much in all, and a replica with so many operations has its share of it."""
+        return self.operations >= self.operations_max and operations * self.replicas >= self.operations
+
+
 class CheckpointPolicy:
     """Counts what was applied since the last checkpoint."""
 
-    def __init__(self, limits: CheckpointLimits) -> None:
+    def __init__(self, limits: CheckpointLimits, budget: ReplayBudget) -> None:
         self._limits = limits
+        self._budget = budget
+        budget.replicas += 1
         self._entries = 0
         self._bytes = 0
         self._operations = 0
@@ -39,12 +58,14 @@ class CheckpointPolicy:
         self._entries += 1
         self._bytes += entry_bytes
         self._operations += operations
+        self._budget.operations += operations
 
     def large(self) -> bool:
         """Whether so much was applied that a checkpoint is due whatever the time."""
         return (
             self._bytes >= self._limits.checkpoint_bytes_max
             or self._operations >= self._limits.checkpoint_ops_max
+            or self._budget.exceeded_by(self._operations)
         )
 
     def due(self, now: float) -> bool:
@@ -57,6 +78,7 @@ class CheckpointPolicy:
 
     def rolled_back(self) -> None:
         """Forget what was applied since the last checkpoint: it will be applied again."""
+        self._budget.operations -= self._operations
         self._entries = self._bytes = self._operations = 0
         self._since = None
 
