@@ -77,6 +77,7 @@ class Assembly:
             salt=rng.getrandbits(64),
             segment_bytes=config.segment_bytes,
             cache_bytes_max=config.log_cache_bytes_max,
+            cache_total_bytes_max=config.log_cache_total_bytes_max,
         )
         self.engine = Engine(
             me=config.node_id,

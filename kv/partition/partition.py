@@ -55,6 +55,9 @@ from kv.v1 import cluster_pb2, kv_pb2
 CATCH_UP_ENTRIES: Final = 256
 """Entries read from the log at once when the state is rebuilt from its checkpoint."""
 
+RELEASE_OPERATIONS_MIN: Final = 1000
+"""Applied since the store gave memory back: fewer cannot have made it hold much."""
+
 STORE_RETRY_S: Final = 1.0
 """Pause between two attempts to write a store that was full."""
 
@@ -108,6 +111,7 @@ class Replica:
         self._proposed_time_ms = 0
         self._store_retry_at = 0.0
         self._sources_made = 0
+        self._released_operations = 0
         self._at = store.last
         self._load()
         self._handed_index = self.applied_index
@@ -297,7 +301,10 @@ class Replica:
                 self._store_retry_at = now + STORE_RETRY_S
                 self.guarded(self._recover)
         elif self._policy.due(now):
+            calm = not self._policy.large()
             self.guarded(self._checkpoint_if_durable)
+            if calm and self.failure is None and self.checkpoint_index == self.applied_index:
+                self.guarded(self._release_memory)
 
     def overdue(self, now: float) -> bool:
         """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
@@ -374,6 +381,12 @@ class Replica:
         target = self._policy.checkpointed(self.applied_index)
         if target > self.raft.first_index + 1:
             self.raft.compact(target)
+
+    def _release_memory(self) -> None:
+        """Under load the store would take it again at once, so this is for a replica whose checkpoint was due by time."""
+        if self.operations_applied - self._released_operations >= RELEASE_OPERATIONS_MIN:
+            self._released_operations = self.operations_applied
+            self._store.release_memory()
 
     def guarded(self, step: Callable[[], None]) -> None:
         """Run `step`. The one place where a failure is caught: it stops this replica, and nothing else."""

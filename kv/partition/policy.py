@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
+
+QUIET_S: Final = 2.0
+QUIET_OPERATIONS_MIN: Final = 1000
+"""After so long without an entry so many operations are worth a checkpoint: a restart has nothing to apply then, and
+the memory of the load can go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class CheckpointPolicy:
         self._bytes = 0
         self._operations = 0
         self._since: float | None = None
+        self._seen_entries = 0
+        self._seen_at = 0.0
         self._total_bytes = 0
         self._history: deque[tuple[int, int]] = deque()  # (checkpoint index, total bytes then)
 
@@ -74,12 +82,18 @@ class CheckpointPolicy:
             return False
         if self._since is None:
             self._since = now
-        return self.large() or now - self._since >= self._limits.checkpoint_interval_s
+        return self.large() or self._quiet(now) or now - self._since >= self._limits.checkpoint_interval_s
+
+    def _quiet(self, now: float) -> bool:
+        if self._entries != self._seen_entries:
+            self._seen_entries, self._seen_at = self._entries, now
+            return False
+        return self._operations >= QUIET_OPERATIONS_MIN and now - self._seen_at >= QUIET_S
 
     def rolled_back(self) -> None:
         """Forget what was applied since the last checkpoint: it will be applied again."""
         self._budget.operations -= self._operations
-        self._entries = self._bytes = self._operations = 0
+        self._entries = self._seen_entries = self._bytes = self._operations = 0
         self._since = None
 
     def checkpointed(self, index: int) -> int:

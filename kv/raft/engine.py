@@ -372,6 +372,7 @@ class Engine:
             if not group.rest.dozing or self._look_in(group):
                 self._dirty[group] = None
         self._schedule()  # what was written meanwhile is flushed
+        self.wal.trim_caches()
         leads = sum(group.is_leader for group in self.groups.values())
         self._metrics.leader_groups.set(leads)
         self._messages_in.inc(self._received)

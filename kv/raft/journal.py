@@ -266,6 +266,17 @@ class Journal:
             for _ in range(self._seqs[:HEAD_ENTRIES].count(seq)):
                 self._push_place(_NOWHERE)
 
+    def evict(self, cache_bytes_max: int) -> None:
+        """Drop payloads of durable entries from memory, oldest first, until the cache fits the limit."""
+        durable = self.durable_index
+        index = self._cached_from
+        while self._cached_bytes > cache_bytes_max and index <= durable:
+            data, _, term = self._entries[index - self.first]
+            self._entries[index - self.first] = (PLACEHOLDER, index, term)
+            self._cached_bytes -= len(data)
+            index += 1
+        self._cached_from = index
+
     def oldest_segment(self) -> int | None:
         """The oldest segment in which a durable record stands that this group needs; None if none does."""
         needed = [segment for segment in (self._hard_state_segment, self._head_segment) if segment]
@@ -318,23 +329,12 @@ class Journal:
             assert position == len(self._segments), (position, len(self._segments))
             self._push_place(place)
             if self._cached_bytes > self._cache_bytes_max:
-                self._evict()
+                self.evict(self._cache_bytes_max)
         elif position < len(self._segments):
             # A rewrite of an entry that is durable already. Had that entry been truncated since, the one
             # in its place would have a later record, and the position would not be durable yet.
             assert self._entries[position][2] == term, (index, term)
             self._set_place(position, place)
-
-    def _evict(self) -> None:
-        """Drop payloads of durable entries from memory, oldest first, until the cache fits its limit."""
-        durable = self.durable_index
-        index = self._cached_from
-        while self._cached_bytes > self._cache_bytes_max and index <= durable:
-            data, _, term = self._entries[index - self.first]
-            self._entries[index - self.first] = (PLACEHOLDER, index, term)
-            self._cached_bytes -= len(data)
-            index += 1
-        self._cached_from = index
 
     def _place(self, position: int) -> Place:
         return Place(self._segments[position], self._offsets[position], self._lengths[position])

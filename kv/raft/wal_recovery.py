@@ -44,9 +44,9 @@ class Recovered:
     batch_next: int
 
 
-def recover(files: Files, cache_bytes_max: int) -> Recovered:
+def recover(files: Files, cache_bytes_max: int, cache_total_bytes_max: int) -> Recovered:
     """Replay all segments; raises WalCorruption, or OSError if the disk fails."""
-    replay = Replay(cache_bytes_max)
+    replay = Replay(cache_bytes_max, cache_total_bytes_max)
     headers = _read_headers(files)
     _check_sequence(headers)
     segments: list[Segment] = []

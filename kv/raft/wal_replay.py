@@ -64,16 +64,19 @@ class GroupLog:
 class Replay:
     """Folds records into `groups`."""
 
-    def __init__(self, cache_bytes_max: int) -> None:
-        """Keep at most `cache_bytes_max` bytes of payload of each group in memory."""
+    def __init__(self, cache_bytes_max: int, cache_total_bytes_max: int) -> None:
+        """Keep at most `cache_bytes_max` bytes of payload of each group in memory, or its share of the total."""
         self.groups: dict[int, GroupLog] = {}
-        self._cache_bytes_max = cache_bytes_max
+        self._cache_bytes_max = self._share_bytes_max = cache_bytes_max
+        self._cache_total_bytes_max = cache_total_bytes_max
 
     def apply(self, segment: int, record: Record) -> None:
         """Take the next record, which stands in `segment`; ReplayError if it cannot be."""
         log = self.groups.get(record.group)
         if log is None:
             log = self.groups[record.group] = GroupLog()
+            share = self._cache_total_bytes_max // len(self.groups)
+            self._share_bytes_max = min(self._cache_bytes_max, share)
         if record.kind is Kind.ENTRY:  # nearly all of them are
             self._entry(log, segment, record)
             return
@@ -107,7 +110,7 @@ class Replay:
             log.last = index
             log.payloads.append((index, payload))
             log.payload_bytes += length
-            while log.payload_bytes > self._cache_bytes_max:
+            while log.payload_bytes > self._share_bytes_max:
                 log.payload_bytes -= len(log.payloads.popleft()[1])
 
 

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv.partition.policy import CheckpointLimits, CheckpointPolicy, ReplayBudget
+from kv.partition.policy import (
+    QUIET_OPERATIONS_MIN,
+    QUIET_S,
+    CheckpointLimits,
+    CheckpointPolicy,
+    ReplayBudget,
+)
 
 LIMITS = CheckpointLimits(
     checkpoint_bytes_max=1000,
@@ -47,6 +53,20 @@ def test_age() -> None:
     assert policy.due(105.0)
     policy.checkpointed(50)
     assert not policy.due(200.0)
+
+
+def test_quiet() -> None:
+    """After a load that has ended a checkpoint is due soon, if there is enough to apply again; each entry puts it off."""
+    policy = CheckpointPolicy(replace(LIMITS, checkpoint_ops_max=1 << 30), ReplayBudget(1 << 30))
+    policy.applied(1, QUIET_OPERATIONS_MIN - 1)
+    assert not policy.due(10.0)
+    assert not policy.due(10.0 + QUIET_S)
+    policy.applied(1, 1)
+    assert not policy.due(10.5 + QUIET_S)
+    assert not policy.due(10.4 + 2 * QUIET_S)
+    assert policy.due(10.5 + 2 * QUIET_S)
+    policy.checkpointed(50)
+    assert not policy.due(30.0)
 
 
 def test_rolled_back() -> None:

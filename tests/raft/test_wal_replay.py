@@ -25,7 +25,7 @@ def head(kind: Kind, index: int, term: int = 1, previous_term: int = 1) -> Recor
 
 def fold(*records_: Record, cache_bytes_max: int = 1000) -> GroupLog:
     """The state of group 1 after these records, each in a segment of its own, 1, 2, 3, ..."""
-    replay = Replay(cache_bytes_max)
+    replay = Replay(cache_bytes_max, 4 * cache_bytes_max)
     for segment, one in enumerate(records_, 1):
         replay.apply(segment, one)
     return replay.groups[1]
@@ -109,7 +109,7 @@ def test_entries_before_a_later_compaction() -> None:
 
 def test_dropped_group() -> None:
     """A dropped group leaves nothing, and its number can begin again."""
-    replay = Replay(1000)
+    replay = Replay(1000, 1000)
     for one in (head(Kind.SNAPSHOT, 9), entry(10), record(Kind.DROP_GROUP)):
         replay.apply(1, one)
     assert replay.groups == {}
