@@ -14,6 +14,10 @@ QUIET_OPERATIONS_MIN: Final = 1000
 """After so long without an entry so many operations are worth a checkpoint: a restart has nothing to apply then, and
 the memory of the load can go."""
 
+TIMED_TOGETHER_MAX: Final = 8
+"""Checkpoints for which time alone is the reason, at one moment of a node: each is a sync on its loop, and hundreds one
+after the other would be taken for the node's death. The others come with a later turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointLimits:
@@ -39,10 +43,19 @@ class ReplayBudget:
         self.operations_max = operations_max
         self.operations = 0
         self.replicas = 0
+        self._moment = 0.0
+        self._timed = 0
 
     def exceeded_by(self, operations: int) -> bool:
         """Whether there is too much in all, and a replica with so many operations has its share of it."""
         return self.operations >= self.operations_max and operations * self.replicas >= self.operations
+
+    def has_room_at(self, now: float) -> bool:
+        """Whether one more checkpoint may be made at this moment only because of the time; counts it."""
+        if now != self._moment:
+            self._moment, self._timed = now, 0
+        self._timed += 1
+        return self._timed <= TIMED_TOGETHER_MAX
 
 
 class CheckpointPolicy:
@@ -82,7 +95,10 @@ class CheckpointPolicy:
             return False
         if self._since is None:
             self._since = now
-        return self.large() or self._quiet(now) or now - self._since >= self._limits.checkpoint_interval_s
+        if self.large():
+            return True
+        by_time = self._quiet(now) or now - self._since >= self._limits.checkpoint_interval_s
+        return by_time and self._budget.has_room_at(now)
 
     def _quiet(self, now: float) -> bool:
         if self._entries != self._seen_entries:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kv.partition.policy import (
     QUIET_OPERATIONS_MIN,
     QUIET_S,
+    TIMED_TOGETHER_MAX,
     CheckpointLimits,
     CheckpointPolicy,
     ReplayBudget,
@@ -131,3 +132,20 @@ def test_budget_is_kept(applied: list[tuple[int, int]]) -> None:
             if policy.due(0.0):
                 policy.checkpointed(1)
         assert budget.operations < 20
+
+
+def test_time_alone_makes_few_due_at_once() -> None:
+    """Of many replicas whose time has come some are due at this moment and the others at the next; size waits for none."""
+    budget = ReplayBudget(1 << 30)
+    policies = [CheckpointPolicy(LIMITS, budget) for _ in range(TIMED_TOGETHER_MAX + 2)]
+    for policy in policies:
+        policy.applied(1, 1)
+        assert not policy.due(0.0)
+    due = [policy for policy in policies if policy.due(5.0)]
+    assert due == policies[:TIMED_TOGETHER_MAX]
+    for policy in due:
+        policy.checkpointed(10)
+    assert [policy for policy in policies if policy.due(5.5)] == policies[TIMED_TOGETHER_MAX:]
+    for policy in policies:
+        policy.applied(1, 10)
+    assert all(policy.due(5.5) for policy in policies)
