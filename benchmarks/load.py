@@ -25,7 +25,7 @@ LATENCIES_MAX: Final = 4_000_000
 DRAIN_S: Final = 15.0
 """An open loop waits so long for what is under way at its end."""
 
-DUE_PER_WAKE_MAX: Final = 256
+DUE_PER_WAKE_MAX: Final = 1024
 """Operations that an open loop starts before it lets the others run: one call, if it has more."""
 
 LATE_MAX_S: Final = 1.0

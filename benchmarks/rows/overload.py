@@ -19,7 +19,7 @@ from benchmarks.rows.base import Family, Loaded
 from benchmarks.systems.base import running
 from benchmarks.systems.ringkv import RingKV
 
-PEAK_FACTOR: Final = 4
+PEAK_FACTOR: Final = 16
 """The peak is looked for with so many times the calls in flight of row 2: nothing may be left to gain there."""
 
 FLOOD_FACTOR: Final = 2
