@@ -25,8 +25,11 @@ LATENCIES_MAX: Final = 4_000_000
 DRAIN_S: Final = 15.0
 """An open loop waits so long for what is under way at its end."""
 
-DUE_PER_WAKE_MAX: Final = 256
-"""Operations that an open loop starts before it lets the others run."""
+DUE_PER_WAKE_MAX: Final = 1024
+"""Operations that an open loop starts before it lets the others run: one call, if it has more."""
+
+LATE_MAX_S: Final = 1.0
+"""An arrival that the loop could not begin for so long is dropped: beginning it would only make all later ones late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +157,25 @@ async def open_loop(
     """Begin calls at a constant rate, whatever becomes of those before.
 
     A latency counts from the moment at which the call was to begin, so that a generator that is late does not hide the
-    wait (coordinated omission).
+    wait (coordinated omission). A process that cannot begin as many as are due drops them after `LATE_MAX_S`.
     """
     begin = time.perf_counter() + warmup_s
     tally = Tally(begin, begin + seconds, operations)
     alive: set[asyncio.Task[None]] = set()
     start, number = time.perf_counter(), 0
+    per_wake = max(1, DUE_PER_WAKE_MAX // operations)
     while (now := time.perf_counter()) < tally.until:
-        due = min(int((now - start) * calls_per_s) - number, DUE_PER_WAKE_MAX)
+        due = min(int((now - start) * calls_per_s) - number, per_wake)
         for _ in range(due):
             intended = start + number / calls_per_s
             number += 1
-            if len(alive) >= OUTSTANDING_MAX:
-                tally.dropped += intended >= begin
+            if len(alive) >= OUTSTANDING_MAX or now - intended > LATE_MAX_S:
+                tally.dropped += operations if intended >= begin else 0
                 continue
             task = asyncio.create_task(_one(tally, intended, operation, answered, refused))
             alive.add(task)
             task.add_done_callback(alive.discard)
-        await asyncio.sleep(0 if due == DUE_PER_WAKE_MAX else 1 / max(calls_per_s, 1000))
+        await asyncio.sleep(0 if due == per_wake else 1 / max(calls_per_s, 1000))
     await _drain(alive)
     return tally
 

@@ -23,6 +23,7 @@ from kv.config import NodeConfig
 from kv.errors import Unavailable
 from kv.ids import META_GROUP, GroupId, NodeId
 from kv.partition.partition import Replica
+from kv.partition.policy import ReplayBudget
 from kv.partition.store import ContentHash, ReplicaCorrupt, Store
 from kv.raft.api import BOOTSTRAP_INDEX
 from kv.raft.engine import Engine, Links, Shell
@@ -76,6 +77,7 @@ class Assembly:
             salt=rng.getrandbits(64),
             segment_bytes=config.segment_bytes,
             cache_bytes_max=config.log_cache_bytes_max,
+            cache_total_bytes_max=config.log_cache_total_bytes_max,
         )
         self.engine = Engine(
             me=config.node_id,
@@ -89,6 +91,7 @@ class Assembly:
             maintained=self._count,
         )
         self._counted: Counter[str] = Counter()
+        self._replay_budget = ReplayBudget(config.replay_ops_max)
         self.forwarder = forwarder
         self.router = Router(self, RouterConfig.of(config), call_later)
 
@@ -137,6 +140,7 @@ class Assembly:
             owns=owns,
             map_epoch=lambda: 0 if self.map is None else self.map.epoch,
             wall_ms=self._wall_ms,
+            budget=self._replay_budget,
         )
         group = Group(
             group_id=group_id,

@@ -193,6 +193,7 @@ class NodeConfig(BaseSettings):
     clock_drift_max: float = Field(default=0.05, ge=0.0, lt=1.0, allow_inf_nan=False)
     segment_bytes: Bytes = 64 * MIB
     log_cache_bytes_max: Bytes = 4 * MIB  # per group
+    log_cache_total_bytes_max: Bytes = 16 * MIB  # per node, looked at each second
     log_retain_bytes: Bytes = 16 * MIB  # per group
     log_retain_entries: Count = 10_000  # per group
     snapshot_chunk_bytes: Bytes = 256 * KIB
@@ -202,6 +203,7 @@ class NodeConfig(BaseSettings):
     checkpoint_bytes_max: Bytes = 8 * MIB
     checkpoint_ops_max: Count = 50_000
     checkpoint_interval_ms: Milliseconds = 30_000
+    replay_ops_max: Count = 200_000  # per node: what a restart would apply again, over all partitions
     command_bytes_max: Bytes = 1 * MIB  # requests are joined up to this; a larger one travels alone
     commands_in_flight_max: Count = 4
     session_ttl_s: Count = 3600

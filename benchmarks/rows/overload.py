@@ -1,6 +1,7 @@
 """Row 13: twice as much as the cluster can do, in an open loop.
 
-First the best rate of a closed loop; then two load processes, each at that rate, whatever becomes of the calls before.
+First the best rate of closed loops in two load processes; then as many in open loops, each at the rate of both before,
+whatever becomes of the calls before. One process alone would find its own best rate, not the cluster's.
 Refusals are definite if nothing was applied. Latencies count from the moment at which a call was to begin.
 """
 
@@ -18,9 +19,10 @@ from benchmarks.rows.base import Family, Loaded
 from benchmarks.systems.base import running
 from benchmarks.systems.ringkv import RingKV
 
-PEAK_FACTOR: Final = 4
+PEAK_FACTOR: Final = 16
 """The peak is looked for with so many times the calls in flight of row 2: nothing may be left to gain there."""
 
+FLOOD_FACTOR: Final = 2
 GENERATORS: Final = 2
 SLICES: Final = 3
 """The flood lasts so many times a plain slice: queues take time to fill."""
@@ -40,18 +42,19 @@ class Overload(Family):
         store = RingKV(folder, self.options.partitions)
         async with running(store):
             await self.bench.fill(store, self.options.keys)
-            peak = await self.bench.load(
-                store, "put", tasks=PEAK_FACTOR * self.options.batches_in_flight, batch=FILL_OPERATIONS
-            )
-            before_mib = largest_mib(store)
-            sample = peak.sample(13, store, goals.PEAK, number)
-            yield Sample(13, sample.system, sample.work, number, {**sample.metrics, "rss_mib": before_mib})
-            calls_per_s = peak.metrics["per_s"] / FILL_OPERATIONS
+            peak = await self._peak(store)
+            yield Sample(13, store.title, goals.PEAK, number, {**peak, "rss_mib": largest_mib(store)})
+            calls_per_s = FLOOD_FACTOR * peak["per_s"] / GENERATORS / FILL_OPERATIONS
             parts, rss = await self._flood(store, calls_per_s)
             metrics = {**merged([part.metrics for part in parts]), "rss_mib": rss}
             notes = " / ".join(part.note for part in parts if part.note)
             yield Sample(13, store.title, system, number, metrics, note=notes)
         self.bench.discard(folder)
+
+    async def _peak(self, store: RingKV) -> dict[str, float]:
+        tasks = PEAK_FACTOR * self.options.batches_in_flight // GENERATORS
+        loads = (self.bench.load(store, "put", tasks=tasks, batch=FILL_OPERATIONS) for _ in range(GENERATORS))
+        return merged([loaded.metrics for loaded in await asyncio.gather(*loads)])
 
     async def _flood(self, store: RingKV, calls_per_s: float) -> tuple[list[Loaded], float]:
         """Return what each generator saw, and the most memory that a node had meanwhile."""

@@ -335,6 +335,7 @@ class Core:
         request.attempts.append((link, attempt))
         request.on_wire = True
         lane.on_wire += 1
+        lane.on_wire_ops += request.count
         # Somebody may have stopped waiting meanwhile: then the timer finds nothing to do and is set anew.
         self._set_timer(request, min(request.deadlines_min, request.silent_after))
 
@@ -504,6 +505,7 @@ class Core:
         if request.on_wire:
             request.on_wire = False
             request.lane.on_wire -= 1
+            request.lane.on_wire_ops -= request.count
 
     def _finish(self, request: Request) -> None:
         """End the request: nothing of it is sent or heard any more, and its sequence is acknowledged or set aside."""

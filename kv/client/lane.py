@@ -95,6 +95,7 @@ class Lane:
         "failures",
         "not_before",
         "on_wire",
+        "on_wire_ops",
         "partition",
         "resend",
         "route",
@@ -118,8 +119,8 @@ class Lane:
         """No waiting call has an earlier deadline (one that left may have had)."""
         self.resend: deque[Request] = deque()
         """Requests that had an indefinite end and wait for their next attempt, unchanged."""
-        self.on_wire = 0
-        """Requests whose present attempt has no answer yet."""
+        self.on_wire = self.on_wire_ops = 0
+        """Requests whose present attempt has no answer yet, and their operations."""
         self.failures = 0
         """Failed attempts since the last answer."""
         self.not_before = 0.0
@@ -162,8 +163,11 @@ class Lane:
         self._served_at = now if self.waiting else None
 
     def wait_s(self) -> float:
-        """Return how long a call that came now would wait, in seconds, as far as the lane knows."""
-        return self.waiting_ops / self._rate if self._rate else 0.0
+        """Return when a call that came now would be answered, in seconds from now, as far as the lane knows.
+
+        What is under way counts too: a node that has more to do than it can keeps most of a queue on its side.
+        """
+        return (self.waiting_ops + self.on_wire_ops) / self._rate if self._rate else 0.0
 
     def put_back(self, calls: Iterable[Call]) -> None:
         """Let `calls` wait again, before all others, in their order."""

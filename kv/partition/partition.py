@@ -39,7 +39,7 @@ from kv.partition.evidence import Witness
 from kv.partition.limits import checkpoint_limits, session_limits
 from kv.partition.machine import Outcome, apply_command
 from kv.partition.options import PLAIN
-from kv.partition.policy import CheckpointPolicy
+from kv.partition.policy import CheckpointPolicy, ReplayBudget
 from kv.partition.proposals import Proposal, Proposals
 from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES, Reply, Request, RequestQueue
 from kv.partition.reads import Reads
@@ -53,6 +53,9 @@ from kv.v1 import cluster_pb2, kv_pb2
 
 CATCH_UP_ENTRIES: Final = 256
 """Entries read from the log at once when the state is rebuilt from its checkpoint."""
+
+RELEASE_OPERATIONS_MIN: Final = 1000
+"""Applied since the store gave memory back: fewer cannot have made it hold much."""
 
 STORE_RETRY_S: Final = 1.0
 """Pause between two attempts to write a store that was full."""
@@ -74,8 +77,12 @@ class Replica:
         owns: Callable[[bytes], bool],
         map_epoch: Callable[[], int],
         wall_ms: Callable[[], int],
+        budget: ReplayBudget | None = None,
     ) -> None:
-        """`owns` says whether a key hashes into the partition; `wall_ms` is the wall clock since 1970."""
+        """`owns` says whether a key hashes into the partition; `wall_ms` is the wall clock since 1970.
+
+        `budget` is shared by the replicas of a node; None: this one is alone.
+        """
         self.partition_id = store.group_id
         self.failure: str | None = None
         self.store_full = False
@@ -96,10 +103,14 @@ class Replica:
         self._reads = Reads(self, store, config, node, self._queue, witness, self._answers.answer)
         self._snapshots = self._reads.snapshots
         self._sessions = SessionTable(session_limits(config))
-        self._policy = CheckpointPolicy(checkpoint_limits(config, log_retain_entries, log_retain_bytes))
+        self._policy = CheckpointPolicy(
+            checkpoint_limits(config, log_retain_entries, log_retain_bytes),
+            budget or ReplayBudget(config.checkpoint_ops_max),
+        )
         self._proposed_time_ms = 0
         self._store_retry_at = 0.0
         self._sources_made = 0
+        self._released_operations = 0
         self._at = store.last
         self._load()
         self._handed_index = self.applied_index
@@ -292,7 +303,10 @@ class Replica:
                 self._store_retry_at = now + STORE_RETRY_S
                 self.guarded(self._recover)
         elif self._policy.due(now):
+            calm = not self._policy.large()
             self.guarded(self._checkpoint_if_durable)
+            if calm and self.failure is None and self.checkpoint_index == self.applied_index:
+                self.guarded(self._release_memory)
 
     def overdue(self, now: float) -> bool:
         """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
@@ -363,6 +377,12 @@ class Replica:
         target = self._policy.checkpointed(self.applied_index)
         if target > self.raft.first_index + 1:
             self.raft.compact(target)
+
+    def _release_memory(self) -> None:
+        """Under load the store would take it again at once, so this is for a replica whose checkpoint was due by time."""
+        if self.operations_applied - self._released_operations >= RELEASE_OPERATIONS_MIN:
+            self._released_operations = self.operations_applied
+            self._store.release_memory()
 
     def guarded(self, step: Callable[[], None]) -> None:
         """Run `step`. The one place where a failure is caught: it stops this replica, and nothing else."""

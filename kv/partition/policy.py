@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
+
+QUIET_S: Final = 2.0
+QUIET_OPERATIONS_MIN: Final = 1000
+"""After so long without an entry so many operations are worth a checkpoint: a restart has nothing to apply then, and
+the memory of the load can go."""
+
+TIMED_TOGETHER_MAX: Final = 8
+"""Checkpoints for which time alone is the reason, at one moment of a node: each is a sync on its loop, and hundreds one
+after the other would be taken for the node's death. The others come with a later turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +32,45 @@ class CheckpointLimits:
     """...but no more than about this many bytes of them."""
 
 
+class ReplayBudget:
+    """What all replicas of a node together would apply again after a crash: applying it is what a restart takes.
+
+    Above `operations_max` a replica makes a checkpoint as soon as it has its share of that or more. So the next one
+    after another does, rather than all at the same moment, and a replica that has little to gain writes nothing.
+    """
+
+    def __init__(self, operations_max: int) -> None:
+        self.operations_max = operations_max
+        self.operations = 0
+        self.replicas = 0
+        self._moment = 0.0
+        self._timed = 0
+
+    def exceeded_by(self, operations: int) -> bool:
+        """Whether there is too much in all, and a replica with so many operations has its share of it."""
+        return self.operations >= self.operations_max and operations * self.replicas >= self.operations
+
+    def has_room_at(self, now: float) -> bool:
+        """Whether one more checkpoint may be made at this moment only because of the time; counts it."""
+        if now != self._moment:
+            self._moment, self._timed = now, 0
+        self._timed += 1
+        return self._timed <= TIMED_TOGETHER_MAX
+
+
 class CheckpointPolicy:
     """Counts what was applied since the last checkpoint."""
 
-    def __init__(self, limits: CheckpointLimits) -> None:
+    def __init__(self, limits: CheckpointLimits, budget: ReplayBudget) -> None:
         self._limits = limits
+        self._budget = budget
+        budget.replicas += 1
         self._entries = 0
         self._bytes = 0
         self._operations = 0
         self._since: float | None = None
+        self._seen_entries = 0
+        self._seen_at = 0.0
         self._total_bytes = 0
         self._history: deque[tuple[int, int]] = deque()  # (checkpoint index, total bytes then)
 
@@ -39,12 +79,14 @@ class CheckpointPolicy:
         self._entries += 1
         self._bytes += entry_bytes
         self._operations += operations
+        self._budget.operations += operations
 
     def large(self) -> bool:
         """Whether so much was applied that a checkpoint is due whatever the time."""
         return (
             self._bytes >= self._limits.checkpoint_bytes_max
             or self._operations >= self._limits.checkpoint_ops_max
+            or self._budget.exceeded_by(self._operations)
         )
 
     def due(self, now: float) -> bool:
@@ -53,11 +95,21 @@ class CheckpointPolicy:
             return False
         if self._since is None:
             self._since = now
-        return self.large() or now - self._since >= self._limits.checkpoint_interval_s
+        if self.large():
+            return True
+        by_time = self._quiet(now) or now - self._since >= self._limits.checkpoint_interval_s
+        return by_time and self._budget.has_room_at(now)
+
+    def _quiet(self, now: float) -> bool:
+        if self._entries != self._seen_entries:
+            self._seen_entries, self._seen_at = self._entries, now
+            return False
+        return self._operations >= QUIET_OPERATIONS_MIN and now - self._seen_at >= QUIET_S
 
     def rolled_back(self) -> None:
         """Forget what was applied since the last checkpoint: it will be applied again."""
-        self._entries = self._bytes = self._operations = 0
+        self._budget.operations -= self._operations
+        self._entries = self._seen_entries = self._bytes = self._operations = 0
         self._since = None
 
     def checkpointed(self, index: int) -> int:

@@ -26,6 +26,7 @@ from typing import Final
 import lmdb
 import xxhash
 
+from kv.partition import heap
 from kv.partition.checkpoint import Checkpoint, UnknownFormat
 from kv.partition.seal import check_seal, seal
 from kv.raft.api import BOOTSTRAP_INDEX
@@ -231,6 +232,26 @@ class Store:
         self._grow(at_least=2 * map_bytes if grow else 0)
         self._begin()
         return self._map_bytes > map_bytes
+
+    def release_memory(self) -> None:
+        """Give back the pages that LMDB keeps from its largest transaction, by opening the environment anew.
+
+        It keeps each page that a transaction changed, for the next one, as long as it is open: after a load that is as
+        much as the data itself. Call it just after a checkpoint: nothing else may be in the write transaction.
+        """
+        self._check_thread()
+        with self._readers.excluded_if_none() as alone:
+            if not alone:
+                return
+            assert self._txn is not None
+            _abort(self._txn)
+            self._txn = None
+            self._env.close()
+            last = self.last
+            self._open_environment()
+        assert self.last == last, "nobody else writes this store"
+        self._begin()
+        heap.trim()
 
     def close(self) -> None:
         """Close without a checkpoint; waits for worker threads that read. May be called twice."""

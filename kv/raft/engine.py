@@ -369,6 +369,7 @@ class Engine:
             if not group.rest.dozing or self._look_in(group):
                 self._dirty[group] = None
         self._schedule()  # what was written meanwhile is flushed
+        self.wal.trim_caches()
         leads = sum(group.is_leader for group in self.groups.values())
         self._metrics.leader_groups.set(leads)
         self._tell_metrics()

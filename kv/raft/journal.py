@@ -16,6 +16,7 @@ the group), `hard_state_seq` and `durable_index` tell it, compared with the log'
 from __future__ import annotations
 
 from array import array
+from itertools import chain, repeat
 from typing import Final, Protocol
 
 from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry
@@ -232,23 +233,21 @@ class Journal:
         self._hard_state_segment, self._head_segment = log.hard_state_segment, log.head_segment
         if not log.base:
             return
+        cached = _tail(log)
+        self._cached_from = log.last + 1 - len(cached)
+        self._cached_bytes = sum(map(len, cached))
+        data = chain(repeat(PLACEHOLDER, self._cached_from - log.base - 1), cached)
+        indices = range(log.base + 1, log.last + 1)
+        stored = [log.entries[index] for index in indices]
+        terms = [term for term, _, _, _ in stored]
         self.entries = _head(log.base, log.base_term, log.previous_term)
-        places = [_NOWHERE] * HEAD_ENTRIES
-        self._cached_from = log.last + 1
-        while self._cached_from - 1 in log.payloads:
-            self._cached_from -= 1
-        for index in range(log.base + 1, log.last + 1):
-            term, place = log.entries[index]
-            data = log.payloads[index] if index >= self._cached_from else PLACEHOLDER
-            self.entries.append((data, index, term))
-            places.append(place)
+        self.entries += zip(data, indices, terms, strict=True)
         self.last = log.last
-        cached = self.entries[self._cached_from - self.first :]
-        self._cached_bytes = sum(len(data) for data, _, _ in cached)
-        self._seqs = array("Q", bytes(8 * len(places)))
-        self._segments = array("Q", [place.segment for place in places])
-        self._offsets = array("Q", [place.offset for place in places])
-        self._lengths = array("Q", [place.length for place in places])
+        self._seqs = array("Q", bytes(8 * len(self.entries)))
+        nowhere = [0] * HEAD_ENTRIES
+        self._segments = array("Q", nowhere + [segment for _, segment, _, _ in stored])
+        self._offsets = array("Q", nowhere + [offset for _, _, offset, _ in stored])
+        self._lengths = array("Q", nowhere + [length for _, _, _, length in stored])
 
     def on_durable(self, seq: int, kind: Kind, index: int, term: int, place: Place) -> None:
         """Note that the record `seq` of this group is durable at `place`; records come in order."""
@@ -261,6 +260,17 @@ class Journal:
             # A snapshot's mark is also what makes the entries of its head durable, as far as they are left.
             for _ in range(self._seqs[:HEAD_ENTRIES].count(seq)):
                 self._push_place(_NOWHERE)
+
+    def evict(self, cache_bytes_max: int) -> None:
+        """Drop payloads of durable entries from memory, oldest first, until the cache fits the limit."""
+        durable = self.durable_index
+        index = self._cached_from
+        while self._cached_bytes > cache_bytes_max and index <= durable:
+            data, _, term = self.entries[index - self.first]
+            self.entries[index - self.first] = (PLACEHOLDER, index, term)
+            self._cached_bytes -= len(data)
+            index += 1
+        self._cached_from = index
 
     def oldest_segment(self) -> int | None:
         """The oldest segment in which a durable record stands that this group needs; None if none does."""
@@ -314,23 +324,12 @@ class Journal:
             assert position == len(self._segments), (position, len(self._segments))
             self._push_place(place)
             if self._cached_bytes > self._cache_bytes_max:
-                self._evict()
+                self.evict(self._cache_bytes_max)
         elif position < len(self._segments):
             # A rewrite of an entry that is durable already. Had that entry been truncated since, the one
             # in its place would have a later record, and the position would not be durable yet.
             assert self.entries[position][2] == term, (index, term)
             self._set_place(position, place)
-
-    def _evict(self) -> None:
-        """Drop payloads of durable entries from memory, oldest first, until the cache fits its limit."""
-        durable = self.durable_index
-        index = self._cached_from
-        while self._cached_bytes > self._cache_bytes_max and index <= durable:
-            data, _, term = self.entries[index - self.first]
-            self.entries[index - self.first] = (PLACEHOLDER, index, term)
-            self._cached_bytes -= len(data)
-            index += 1
-        self._cached_from = index
 
     def _place(self, position: int) -> Place:
         return Place(self._segments[position], self._offsets[position], self._lengths[position])
@@ -351,3 +350,14 @@ class Journal:
 
 def _head(index: int, term: int, previous_term: int) -> list[Entry]:
     return [(PLACEHOLDER, index - 1, previous_term), (PLACEHOLDER, index, term)]
+
+
+def _tail(log: GroupLog) -> list[bytes]:
+    """The payloads of the last entries, as far back as there is no gap between those that recovery kept."""
+    tail: list[bytes] = []
+    for index, payload in reversed(log.payloads):
+        if index != log.last - len(tail):
+            break
+        tail.append(payload)
+    tail.reverse()
+    return tail

@@ -31,6 +31,7 @@ __all__ = ["Compaction", "Flush", "Wal", "WalCorruption", "WalFailed", "WalFull"
 
 SEGMENT_BYTES: Final = 64 << 20
 CACHE_BYTES_MAX: Final = 16 << 20
+CACHE_TOTAL_BYTES_MAX: Final = 64 << 20
 REWRITE_BYTES_MAX: Final = 4 << 20
 SPACE_FACTOR: Final = 2
 """Live records are rewritten only while the log takes more than this many times their size."""
@@ -117,12 +118,20 @@ class Wal:
     """All methods are for the loop's thread and touch memory only, unless they say otherwise."""
 
     def __init__(
-        self, files: Files, *, salt: int, segment_bytes: int, cache_bytes_max: int, space_factor: int
+        self,
+        files: Files,
+        *,
+        salt: int,
+        segment_bytes: int,
+        cache_bytes_max: int,
+        cache_total_bytes_max: int,
+        space_factor: int,
     ) -> None:
         """Use `open`."""
-        recovered = recover(files, cache_bytes_max)
+        recovered = recover(files, cache_bytes_max, cache_total_bytes_max)
         self._files = files
         self._cache_bytes_max = cache_bytes_max
+        self._cache_total_bytes_max = cache_total_bytes_max
         self._segment_bytes = segment_bytes
         self._space_factor = space_factor
         self._segments = recovered.segments
@@ -133,6 +142,7 @@ class Wal:
         self._journals: dict[int, Journal] = {}
         for group, log in recovered.groups.items():
             self.journal(group).restore(log)
+        self.trim_caches()
         self._buffer: list[RecordDraft] = []
         self._buffer_journals: list[Journal] = []
         self._buffer_bytes = 0
@@ -151,12 +161,14 @@ class Wal:
         salt: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
         cache_bytes_max: int = CACHE_BYTES_MAX,
+        cache_total_bytes_max: int = CACHE_TOTAL_BYTES_MAX,
         space_factor: int = SPACE_FACTOR,
     ) -> Wal:
         """Read the log back (blocking); everything found is durable when this returns.
 
         Give 64 fresh random bits as `salt` at each start: they keep stored values from imitating records.
-        `segment_bytes` is the size of a new segment, `cache_bytes_max` that of each group's cached tail.
+        `segment_bytes` is the size of a new segment, `cache_bytes_max` that of each group's cached tail;
+        `trim_caches` leaves all of them together about `cache_total_bytes_max`.
         Raises `WalCorruption`, or `OSError` if the disk fails. The first flush starts a new segment.
         """
         return cls(
@@ -164,6 +176,7 @@ class Wal:
             salt=salt,
             segment_bytes=segment_bytes,
             cache_bytes_max=cache_bytes_max,
+            cache_total_bytes_max=cache_total_bytes_max,
             space_factor=space_factor,
         )
 
@@ -189,6 +202,16 @@ class Wal:
         journal = self._journals.pop(group, None)
         if journal is not None:
             self.append(journal, Kind.DROP_GROUP, 0, 0, b"")
+
+    def trim_caches(self) -> None:
+        """Evict what is durable until each group has its share of the total, if they have more together.
+
+        For a timer: between two calls each cache is only under its own bound, and no append has to count for all.
+        """
+        journals = self._journals.values()
+        if sum(journal.cached_bytes for journal in journals) > self._cache_total_bytes_max:
+            for journal in journals:
+                journal.evict(self._cache_total_bytes_max // len(journals))
 
     # ------------------------------------------------------------ append and flush
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from google_crc32c import extend, value
 
@@ -46,6 +46,12 @@ _TERM = struct.Struct("<Q")
 _SEGMENT_NAME = re.compile(r"wal-([0-9a-f]{16})\.log")
 
 FRAME_HEADER_BYTES: Final = _FRAME.size
+WINDOW_BYTES: Final = 1 << 20
+"""A scan holds so much of a segment at a time, or one longer frame: a segment at once costs a page fault for each 4 KiB."""
+
+Read: TypeAlias = Callable[[int, int], bytes]
+"""Returns bytes of a segment: from an offset, a number of them; fewer only at its end."""
+
 PAYLOAD_BYTES_MAX: Final = (1 << 32) - 1
 
 
@@ -182,11 +188,15 @@ class Scan:
     `batch` is the number of the batch to which a frame at `end` would belong.
     """
 
-    def __init__(self, buffer: bytes, header: SegmentHeader, end_max: int) -> None:
-        """Scan frames from the header's block to at most `end_max`."""
-        self._buffer = buffer
+    def __init__(
+        self, source: bytes | Read, header: SegmentHeader, end_max: int, window_bytes: int = WINDOW_BYTES
+    ) -> None:
+        """Scan frames from the header's block to at most `end_max`; `source` is the segment, or reads it."""
+        self._read = _reader(source) if isinstance(source, bytes) else source
         self._seed = header.seed
         self._end_max = end_max
+        self._window_bytes = max(window_bytes, FRAME_HEADER_BYTES)
+        self._last_batch: list[bytes] = []
         self.end = HEADER_BLOCK_BYTES
         self.batch = header.first_batch
         self.batch_start = HEADER_BLOCK_BYTES
@@ -195,9 +205,16 @@ class Scan:
         """True if the last record was not the last of its batch."""
 
     def __iter__(self) -> Iterator[Record]:
-        buffer, end_max, seed = self._buffer, self._end_max, self._seed
-        while (record := decode_frame(buffer, self.end, end_max, seed)) is not None:
-            if record.batch != self.batch:
+        seed, base = self._seed, self.end
+        window = self._window(base)
+        while True:
+            record = decode_frame(window, self.end - base, len(window), seed, base)
+            if record is None and self.end > base:  # perhaps the window ends inside the frame
+                self._keep_last_batch(window, base)
+                base, window = self.end, self._window(self.end)
+                continue
+            if record is None or record.batch != self.batch:
+                self._keep_last_batch(window, base)
                 return
             if not self.mid_batch:
                 self.batch_start = self.end
@@ -212,15 +229,54 @@ class Scan:
         """The number of the batch to be written after what was read here."""
         return self.batch + 1 if self.mid_batch else self.batch
 
+    @property
+    def last_batch(self) -> bytes:
+        """The bytes from `batch_start` to `end`, as they were read."""
+        return b"".join(self._last_batch)
+
     def later_batch_offset(self) -> int | None:
         """Offset of a valid frame after `end` whose batch is later than `batch`; None if there is none.
 
         Such a frame proves that the bad bytes at `end` had been durable: corruption, not a torn write.
         """
-        found = self._buffer.find(RECORD_MAGIC, self.end, self._end_max)
-        while found >= 0:
-            record = decode_frame(self._buffer, found, self._end_max, self._seed)
-            if record is not None and record.batch > self.batch:
-                return found
-            found = self._buffer.find(RECORD_MAGIC, found + 1, self._end_max)
+        offset = self.end
+        while (window := self._read(offset, min(self._window_bytes, self._end_max - offset))) and (
+            len(window) >= FRAME_HEADER_BYTES
+        ):
+            found = window.find(RECORD_MAGIC)
+            while found >= 0:
+                if self._is_later(offset + found):
+                    return offset + found
+                found = window.find(RECORD_MAGIC, found + 1)
+            offset += len(window) - len(RECORD_MAGIC) + 1  # the magic may lie across the end of the window
         return None
+
+    def _is_later(self, offset: int) -> bool:
+        frame = self._window(offset, FRAME_HEADER_BYTES)
+        record = decode_frame(frame, 0, len(frame), self._seed, offset)
+        return record is not None and record.batch > self.batch
+
+    def _window(self, offset: int, window_bytes: int | None = None) -> bytes:
+        """Read on from `offset`, where a frame begins: at least all of it, if it is one and ends where it may."""
+        room = max(self._end_max - offset, 0)
+        window = self._read(offset, min(window_bytes or self._window_bytes, room))
+        length = _frame_length(window)
+        return self._read(offset, length) if len(window) < length <= room else window
+
+    def _keep_last_batch(self, window: bytes, base: int) -> None:
+        """Keep what `window`, which stands at `base`, holds of the last batch: it is going to be forgotten."""
+        if self.batch_start >= base:
+            self._last_batch.clear()
+        self._last_batch.append(window[max(self.batch_start - base, 0) : self.end - base])
+
+
+def _reader(segment: bytes) -> Read:
+    return lambda offset, length: segment[offset : offset + length]
+
+
+def _frame_length(buffer: bytes) -> int:
+    """Length of the frame at the start of `buffer` as its header tells; 0 if there is no header of one."""
+    if len(buffer) < FRAME_HEADER_BYTES or not buffer.startswith(RECORD_MAGIC):
+        return 0
+    length: int = _FRAME.unpack_from(buffer)[2]
+    return FRAME_HEADER_BYTES + length

@@ -16,6 +16,7 @@ written again, with the same bytes at the same place, and synced before anything
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from kv.raft.files import Files
@@ -26,6 +27,7 @@ from kv.raft.wal_format import (
     Scan,
     SegmentHeader,
     decode_segment_header,
+    encode_segment_header,
     segment_name,
     segment_sequence,
 )
@@ -42,9 +44,9 @@ class Recovered:
     batch_next: int
 
 
-def recover(files: Files, cache_bytes_max: int) -> Recovered:
+def recover(files: Files, cache_bytes_max: int, cache_total_bytes_max: int) -> Recovered:
     """Replay all segments; raises WalCorruption, or OSError if the disk fails."""
-    replay = Replay(cache_bytes_max)
+    replay = Replay(cache_bytes_max, cache_total_bytes_max)
     headers = _read_headers(files)
     _check_sequence(headers)
     segments: list[Segment] = []
@@ -102,12 +104,11 @@ def _read_segment(
     """Replay one segment; returns it and the number of the batch that comes after it."""
     name = segment_name(header.sequence)
     size = files.size(name)
-    buffer = files.read(name, 0, size)
-    scan = Scan(buffer, header, following.previous_end if following else size)
+    scan = Scan(partial(files.read, name), header, following.previous_end if following else size)
     _replay(scan, name, header.sequence, replay)
     if following is None:
         _check_tail(scan, name)
-        _harden(files, name, buffer, scan)
+        _harden(files, name, header, scan)
     elif scan.end != following.previous_end:
         raise WalCorruption(
             name, scan.end, f"a damaged record before the segment's end at {following.previous_end}"
@@ -131,10 +132,16 @@ def _check_tail(scan: Scan, name: str) -> None:
         )
 
 
-def _harden(files: Files, name: str, buffer: bytes, scan: Scan) -> None:
-    """Make the last batch durable whatever the kernel thinks of it; the first time, the header too."""
-    start = 0 if scan.batch_start == HEADER_BLOCK_BYTES else scan.batch_start
-    files.write(name, start, [buffer[start : scan.end]])
+def _harden(files: Files, name: str, header: SegmentHeader, scan: Scan) -> None:
+    """Make the last batch durable whatever the kernel thinks of it; the first time, the header too.
+
+    The bytes are those that were scanned, not a second reading: what the kernel only seems to have on disk
+    may read otherwise the next time.
+    """
+    if scan.batch_start == HEADER_BLOCK_BYTES:
+        files.write(name, 0, [encode_segment_header(header), scan.last_batch])
+    else:
+        files.write(name, scan.batch_start, [scan.last_batch])
     files.sync(name)
     files.sync_directory()
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from kv.raft.wal_format import Kind, Record, decode_term
 
@@ -34,13 +34,17 @@ class Place(NamedTuple):
     length: int
 
 
+Stored: TypeAlias = tuple[int, int, int, int]
+"""(term, segment, offset, length of the payload) of an entry: a plain tuple, since a start makes one for each record."""
+
+
 class ReplayError(ValueError):
     """A record that the log cannot have contained after those before it."""
 
 
 @dataclass(slots=True)
 class GroupLog:
-    """One group's recovered log. `entries` maps index to (term, place); `payloads` holds the newest."""
+    """One group's recovered log. `payloads` are those of the newest entries, as (index, payload), index upward."""
 
     base: int = 0
     """Second index of the head; 0 while no head is known."""
@@ -52,31 +56,33 @@ class GroupLog:
     voted_for: str | None = None
     hard_state_segment: int = 0
     last: int = 0
-    entries: dict[int, tuple[int, Place]] = field(default_factory=dict)
-    payloads: dict[int, bytes] = field(default_factory=dict)
+    entries: dict[int, Stored] = field(default_factory=dict)
+    payloads: deque[tuple[int, bytes]] = field(default_factory=deque)
     payload_bytes: int = 0
-    payload_order: deque[int] = field(default_factory=deque)
 
 
 class Replay:
     """Folds records into `groups`."""
 
-    def __init__(self, cache_bytes_max: int) -> None:
-        """Keep at most `cache_bytes_max` bytes of payload of each group in memory."""
+    def __init__(self, cache_bytes_max: int, cache_total_bytes_max: int) -> None:
+        """Keep at most `cache_bytes_max` bytes of payload of each group in memory, or its share of the total."""
         self.groups: dict[int, GroupLog] = {}
-        self._cache_bytes_max = cache_bytes_max
+        self._cache_bytes_max = self._share_bytes_max = cache_bytes_max
+        self._cache_total_bytes_max = cache_total_bytes_max
 
     def apply(self, segment: int, record: Record) -> None:
         """Take the next record, which stands in `segment`; ReplayError if it cannot be."""
-        if record.kind is Kind.DROP_GROUP:
-            self.groups.pop(record.group, None)
-            return
         log = self.groups.get(record.group)
         if log is None:
             log = self.groups[record.group] = GroupLog()
+            share = self._cache_total_bytes_max // len(self.groups)
+            self._share_bytes_max = min(self._cache_bytes_max, share)
+        if record.kind is Kind.ENTRY:  # nearly all of them are
+            self._entry(log, segment, record)
+            return
         match record.kind:
-            case Kind.ENTRY:
-                self._entry(log, segment, record)
+            case Kind.DROP_GROUP:
+                del self.groups[record.group]
             case Kind.HARD_STATE:
                 _hard_state(log, segment, record)
             case Kind.TRUNCATE if record.index <= log.base:
@@ -93,23 +99,19 @@ class Replay:
 
     def _entry(self, log: GroupLog, segment: int, record: Record) -> None:
         index, term, payload = record.index, record.term, record.payload
+        length = len(payload)
         known = log.entries.get(index)
-        place = Place(segment, record.offset, len(payload))
-        if known is not None and (known[0], known[1].length) != (term, len(payload)):
+        if known is not None and (known[0], known[3]) != (term, length):
             raise ReplayError(f"entry {index} of term {term} over one of term {known[0]} without truncation")
         if index <= log.base:
             raise ReplayError(f"entry {index} at or below the head {log.base}")
-        log.entries[index] = (term, place)
+        log.entries[index] = (term, segment, record.offset, length)
         if index > log.last:  # only the tail is worth memory, and a rewritten entry is not of the tail
-            log.payloads[index] = payload
-            log.payload_order.append(index)
-            log.payload_bytes += len(payload)
             log.last = index
-            self._evict(log)
-
-    def _evict(self, log: GroupLog) -> None:
-        while log.payload_bytes > self._cache_bytes_max:
-            _forget_payload(log, log.payload_order.popleft())
+            log.payloads.append((index, payload))
+            log.payload_bytes += length
+            while log.payload_bytes > self._share_bytes_max:
+                log.payload_bytes -= len(log.payloads.popleft()[1])
 
 
 def check_complete(log: GroupLog) -> None:
@@ -145,9 +147,8 @@ def _drop_below(log: GroupLog, base: int) -> None:
         doomed = [index for index in log.entries if index <= base]
     for index in doomed:
         del log.entries[index]
-        _forget_payload(log, index)
-    while log.payload_order and log.payload_order[0] <= base:
-        log.payload_order.popleft()
+    while log.payloads and log.payloads[0][0] <= base:
+        log.payload_bytes -= len(log.payloads.popleft()[1])
     log.last = max(log.last, base)
 
 
@@ -159,12 +160,6 @@ def _truncate(log: GroupLog, index: int) -> None:
         doomed = [i for i in log.entries if i >= index]
     for i in doomed:
         del log.entries[i]
-        _forget_payload(log, i)
+    while log.payloads and log.payloads[-1][0] >= index:
+        log.payload_bytes -= len(log.payloads.pop()[1])
     log.last = min(log.last, max(index - 1, 0))
-
-
-def _forget_payload(log: GroupLog, index: int) -> None:
-    """Drop a payload; its place in `payload_order` goes stale, which the eviction tolerates."""
-    payload = log.payloads.pop(index, None)
-    if payload is not None:
-        log.payload_bytes -= len(payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -109,6 +110,25 @@ async def test_an_open_loop_begins_calls_whatever_becomes_of_those_before(
     tally = await open_loop(hangs, done, refused, calls_per_s=500, warmup_s=0.0, seconds=0.1)
     assert begun == 3
     assert tally.dropped > 0
+
+
+async def test_an_open_loop_drops_what_it_cannot_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where beginning calls takes longer than there is time, those that are too late are counted in operations and left out."""
+    monkeypatch.setattr(load, "LATE_MAX_S", 0.05)
+    begun = 0
+
+    async def busy() -> None:
+        nonlocal begun
+        begun += 1
+        end = time.perf_counter() + 0.01
+        while time.perf_counter() < end:
+            pass
+
+    tally = await open_loop(busy, done, refused, operations=128, calls_per_s=400, warmup_s=0.0, seconds=0.3)
+    assert tally.dropped % 128 == 0
+    assert tally.dropped // 128 + begun <= 120
+    assert tally.dropped > 0
+    assert max(tally.latencies_s) < 0.3, "the lateness of the loop does not grow without end"
 
 
 async def test_an_open_loop_that_breaks_is_an_error() -> None:

@@ -193,6 +193,24 @@ def test_a_call_that_would_wait_too_long_is_refused_at_once() -> None:
     play(scenario, limits=limits)
 
 
+def test_what_is_under_way_counts_as_waiting() -> None:
+    """A call behind a large request that has no answer yet waits for that too, and is refused if it has no time for it."""
+    limits = Limits(ops_per_request_max=1000, pipeline_ops_min=1, lane_requests_max=1)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, 1.0)  # 1000 operations a second
+        calls = [asyncio.create_task(client.put(b"k%d" % n, b"v", timeout=60)) for n in range(4000)]
+        await asyncio.sleep(2.5)  # 2000 are answered, 1000 are under way, 1000 wait
+        with pytest.raises(Overloaded) as caught:
+            await client.put(b"late", b"v", timeout=3)
+        assert int(caught.value.metadata["wait_ms"]) == pytest.approx(2000, rel=0.1)
+        await client.put(b"patient", b"v", timeout=5)
+        await asyncio.gather(*calls)
+
+    play(scenario, limits=limits)
+
+
 def test_waiting_bytes_are_bounded() -> None:
     """At lane_waiting_bytes_max one more operation is refused with OVERLOADED, and the others succeed."""
     limits = Limits(lane_waiting_bytes_max=1000)

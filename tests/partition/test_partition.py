@@ -24,7 +24,8 @@ from kv.errors import (
     WrongPartition,
 )
 from kv.partition.checkpoint import Checkpoint
-from kv.partition.partition import CATCH_UP_ENTRIES
+from kv.partition.partition import CATCH_UP_ENTRIES, RELEASE_OPERATIONS_MIN
+from kv.partition.policy import QUIET_S
 from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES
 from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry, SnapshotSink, SnapshotSource, StateMachine
 from kv.v1 import cluster_pb2, kv_pb2
@@ -376,6 +377,27 @@ def test_restart_replays_the_log(tmp_path: Path) -> None:
     assert again.replica.applied_index == 8
     assert results(again.ask(raws[4])) == answers[4]
     again.crash()
+
+
+def test_memory_goes_when_the_load_has_gone(tmp_path: Path) -> None:
+    """A checkpoint by size keeps the store's memory for the next writes, one by time gives it back; the state stays."""
+    bench = Bench(tmp_path / "p", checkpoint_ops_max=2 * RELEASE_OPERATIONS_MIN)
+    environment = bench.store._env
+    many = batch(*[put(b"k%d" % n, b"v") for n in range(RELEASE_OPERATIONS_MIN)])
+    for _ in range(2):
+        bench.ask(many)
+    bench.replica.maybe_checkpoint(0.0)
+    assert bench.replica.checkpoint_index == bench.replica.applied_index
+    assert bench.store._env is environment
+    bench.ask(many)
+    bench.replica.maybe_checkpoint(1.0)
+    assert bench.replica.checkpoint_index < bench.replica.applied_index
+    bench.replica.maybe_checkpoint(1.0 + QUIET_S)
+    assert bench.replica.checkpoint_index == bench.replica.applied_index
+    assert bench.store._env is not environment
+    assert bench.store.keys == RELEASE_OPERATIONS_MIN
+    bench.ask(many)
+    bench.crash()
 
 
 def test_checkpoint_waits_for_the_log(bench: Bench) -> None:

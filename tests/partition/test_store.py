@@ -289,6 +289,35 @@ def test_growth_waits_for_readers(open_store: Opener) -> None:
     assert store._env.info()["map_size"] > MAP_BYTES
 
 
+def test_release_memory(open_store: Opener) -> None:
+    """The state of the checkpoint stays, and the store is written on as before."""
+    store = open_store()
+    store.put(b"a", b"1", is_new=True)
+    checkpoint(store, 3, [(1, b"session")])
+    store.release_memory()
+    assert (store.get(b"a"), store.keys, store.last.applied_index) == (b"1", 1, 3)
+    assert store.sessions() == [(1, b"session")]
+    store.put(b"b", b"2", is_new=True)
+    checkpoint(store, 4)
+    again = open_store()
+    assert (again.get(b"a"), again.get(b"b"), again.last.applied_index) == (b"1", b"2", 4)
+
+
+def test_release_memory_waits_for_readers(open_store: Opener) -> None:
+    """While a worker thread reads, the environment stays open under it; a later call closes it."""
+    store = open_store()
+    store.put(b"a", b"1", is_new=True)
+    checkpoint(store, 3)
+    environment = store._env
+    with store._readers.reading():
+        store.release_memory()
+        assert store._env is environment
+        assert _in_thread(store.content_hash) == [store.content_hash()]
+    store.release_memory()
+    assert store._env is not environment
+    assert store.get(b"a") == b"1"
+
+
 def _received(open_store: Opener, tmp_path: Path, index: int) -> Path:
     """Leave a store at index 3 and a received snapshot at `index` with the key "new"; nothing is open."""
     source = Store.open(tmp_path / "source", 7, map_bytes_initial=MAP_BYTES)

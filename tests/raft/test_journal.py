@@ -11,7 +11,7 @@ from kv.raft.files import OsFiles
 from kv.raft.journal import PLACEHOLDER
 from kv.raft.wal import Wal, WalCorruption
 from kv.sim.disk import MemoryFiles
-from tests.raft.wal_tools import add, flush, open_wal, payload, state
+from tests.raft.wal_tools import add, flush, open_wal, payload, state, states
 
 
 @pytest.fixture
@@ -283,6 +283,36 @@ def test_cache_after_restart(files: MemoryFiles) -> None:
     assert [len(data) for data, _, _ in again.slice(2)] == [1] * 7 + [30] * 3
     assert state(again) == state(journal)
     assert again.durable_index == 12
+
+
+def test_caches_share_a_total(files: MemoryFiles) -> None:
+    """Trimmed, all groups together keep the total of durable payloads; below it nothing goes."""
+    wal = Wal.open(files, salt=1, segment_bytes=8192, cache_bytes_max=300, cache_total_bytes_max=300)
+    small, large = wal.journal(1), wal.journal(2)
+    for journal, entries in ((small, 2), (large, 8)):
+        journal.bootstrap()
+        add(journal, entries, size=30)
+    flush(wal)
+    wal.trim_caches()
+    assert (small.cached_bytes, large.cached_bytes) == (60, 240)
+    add(large, 1, size=30)
+    wal.trim_caches()
+    assert (small.cached_bytes, large.cached_bytes) == (60, 150)
+    assert [large.data(i) for i in range(3, 12)] == [payload(i, 1, 30) for i in range(3, 12)]
+    flush(wal)
+    again = Wal.open(files, salt=2, segment_bytes=8192, cache_bytes_max=300, cache_total_bytes_max=100)
+    assert (again.journal(1).cached_bytes, again.journal(2).cached_bytes) == (60, 30)
+    assert states(again) == states(wal)
+
+
+def test_trimming_keeps_what_is_not_durable(files: MemoryFiles) -> None:
+    """What the disk does not hold stays in memory, whatever the total."""
+    wal = Wal.open(files, salt=1, segment_bytes=8192, cache_bytes_max=300, cache_total_bytes_max=10)
+    journal = wal.journal(1)
+    journal.bootstrap()
+    add(journal, 3, size=30)
+    wal.trim_caches()
+    assert journal.cached_bytes == 90
 
 
 def test_compaction_of_evicted_entries(files: MemoryFiles) -> None:

@@ -184,3 +184,31 @@ def test_stored_frame_is_no_proof() -> None:
     scan = Scan(buffer, HEADER, len(buffer))
     assert list(scan) == []
     assert scan.later_batch_offset() is None
+
+
+@pytest.mark.parametrize("window_bytes", [1, FRAME_HEADER_BYTES, 60, 64, 1 << 20])
+@pytest.mark.parametrize("later", [9, 10], ids=["torn", "corrupt"])
+def test_scan_by_windows(window_bytes: int, later: int) -> None:
+    """Whatever a scan holds at a time, it finds the same records, end, last batch and later frame."""
+    sizes = ((7, 9, True), (8, 200, False), (8, 3, False), (8, 120, True), (9, 50, False), (9, 1, False))
+    good = [frame(batch, b"\x01" + bytes(size), end=end) for batch, size, end in sizes]
+    buffer = segment(*good, b"?" * 77, frame(later, b"\x01z"), bytes(100))
+    reads: list[int] = []
+
+    def read(offset: int, length: int) -> bytes:
+        reads.append(length)
+        return buffer[offset : offset + length]
+
+    scan = Scan(read, HEADER, len(buffer), window_bytes)
+    end = HEADER_BLOCK_BYTES + sum(map(len, good))
+    assert [(r.batch, len(r.payload) - 1, r.end_of_batch) for r in scan] == list(sizes)
+    assert scan.end == end
+    assert scan.last_batch == buffer[scan.batch_start : end] == good[4] + good[5]
+    assert scan.later_batch_offset() == (end + 77 if later == 10 else None)
+    assert max(reads) <= max(window_bytes, len(good[1])), "no more is held than a window or one frame"
+
+
+def test_scan_past_its_bound() -> None:
+    """A bound inside the header's block, which only a wrong header can tell, gives no record and no error."""
+    scan = Scan(segment(frame(7, b"\x01a")), HEADER, 100)
+    assert (list(scan), scan.last_batch, scan.later_batch_offset()) == ([], b"", None)
