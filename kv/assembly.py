@@ -8,7 +8,6 @@ so that what it runs is this very composition.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -40,6 +39,8 @@ from kv.telemetry import Metrics
 from kv.v1 import cluster_pb2
 
 META_EPOCH: Final = 1
+_COMMITS: Final = 0
+"""The place of the commits among what is counted."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +91,16 @@ class Assembly:
             fatal=fatal,
             maintained=self._count,
         )
-        self._counted: Counter[str] = Counter()
+        metrics = self.metrics
+        self._counters = (
+            metrics.commits,  # at `_COMMITS`
+            metrics.applied_ops,
+            metrics.elections,
+            metrics.snapshots.labels("out"),
+            metrics.snapshots.labels("in"),
+            metrics.checkpoints,
+        )
+        self._counted = [0] * len(self._counters)
         self._replay_budget = ReplayBudget(config.replay_ops_max)
         self.forwarder = forwarder
         self.router = Router(self, RouterConfig.of(config), call_later)
@@ -155,7 +165,7 @@ class Assembly:
             now=self._shell.now(),
             rules=self._rules,
         )
-        self._counted["commits"] += group.commit_index - BOOTSTRAP_INDEX  # of an earlier process
+        self._counted[_COMMITS] += group.commit_index - BOOTSTRAP_INDEX  # of an earlier process
         self.replicas[group_id] = replica
         self.engine.add(group)
 
@@ -237,23 +247,19 @@ class Assembly:
     def _count(self) -> None:
         """Brings the metrics up to what replicas and groups counted since the last time."""
         groups, replicas = self.engine.groups.values(), self.replicas.values()
-        now = Counter(
-            commits=sum(group.commit_index - BOOTSTRAP_INDEX for group in groups),
-            applied=sum(replica.operations_applied for replica in replicas),
-            elections=sum(group.campaign.elections for group in groups),
-            sent=sum(group.transfers.sent for group in groups),
-            installed=sum(group.snapshots_installed for group in groups),
-            checkpoints=sum(replica.checkpoints_made for replica in replicas),
-        )
-        new = now - self._counted
-        self._counted = now
-        metrics = self.metrics
-        metrics.commits.inc(new["commits"])
-        metrics.applied_ops.inc(new["applied"])
-        metrics.elections.inc(new["elections"])
-        metrics.snapshots.labels("out").inc(new["sent"])
-        metrics.snapshots.labels("in").inc(new["installed"])
-        metrics.checkpoints.inc(new["checkpoints"])
+        totals = [
+            sum([group.commit_index - BOOTSTRAP_INDEX for group in groups]),
+            sum([replica.operations_applied for replica in replicas]),
+            sum([group.campaign.elections for group in groups]),
+            sum([group.transfers.sent for group in groups]),
+            sum([group.snapshots_installed for group in groups]),
+            sum([replica.checkpoints_made for replica in replicas]),
+        ]
+        before, self._counted = self._counted, totals
+        if totals == before:
+            return
+        for counter, total, known in zip(self._counters, totals, before, strict=True):
+            counter.inc(max(total - known, 0))  # a group that went took its counts with it
 
     def unready_reason(self) -> str | None:
         """Why this node cannot serve now; None if it can."""

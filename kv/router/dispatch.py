@@ -378,7 +378,8 @@ class Router:
             self._failed(call, outcome)
 
     def _failed(self, call: Call, error: KVError) -> None:
-        self._note(call, "refused", f"{call.node}: {error.reason}")
+        if call.trail is not None:
+            self._note(call, "refused", f"{call.node}: {error.reason}")
         if self._leaders.get(call.info.id) == call.node:
             del self._leaders[call.info.id]
         if error.reason == "SESSION_EXPIRED" and call.session is not None:

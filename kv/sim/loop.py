@@ -131,7 +131,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer = heappop(timers)
             if timer[_CALLBACK] is None:  # cancelled
                 continue
-            self.now_s = max(self.now_s, timer[0])
+            if timer[0] > self.now_s:  # noqa: PLR1730  # a call of `max` costs more
+                self.now_s = timer[0]
             self._soon.append(timer)
             return
         raise Stuck("nothing will ever happen again")
