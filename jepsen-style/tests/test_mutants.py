@@ -82,7 +82,8 @@ def test_an_answer_before_the_commit_is_caught(tmp_path: Path) -> None:
     )
     assert status == 1, told
     assert results["valid"] is False
-    assert "not linearizable" in told
+    # Which of them shows depends on who reads what when: the write that is lost, or the revision that it had.
+    assert any(finding in told for finding in ("not linearizable", "went-back", "shared-revision")), told
 
 
 @possible

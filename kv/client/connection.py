@@ -131,7 +131,10 @@ class GrpcStream:
     def close(self) -> None:
         """See `kv.client.transport.Stream`."""
         self._ended = True
-        self._task.cancel()
+        if self._call is None:
+            self._task.cancel()
+        else:  # the read ends when gRPC has done with the call, so that nothing of it outlives this loop
+            self._call.cancel()
 
     @property
     def ended(self) -> bool:

@@ -16,6 +16,7 @@ from kv.errors import Overloaded
 from kv.ids import NodeId
 from kv.v1 import kv_pb2
 from tests.cli.running import Done, Run, memory_cluster, runner
+from tests.client.fakes import rows_of
 from tests.client.server import GrpcCluster
 
 SHORT = ("--warmup", "0", "--keys", "50", "-c", "8")
@@ -59,7 +60,7 @@ def test_puts_are_done_and_shown(kv: Run, cluster: GrpcCluster) -> None:
         ): request.batch
         for _, request in cluster.fake.requests
     }
-    puts = [op.put for batch in sent.values() for op in batch.operations if op.HasField("put")]
+    puts = [op.put for batch in sent.values() for op in rows_of(batch) if op.HasField("put")]
     assert len(puts) == 200
     assert all(put.key.startswith(b"bench-") and len(put.key) == 16 and len(put.value) == 100 for put in puts)
 
@@ -140,7 +141,7 @@ def test_nothing_succeeded(kv: Run, cluster: GrpcCluster) -> None:
     """If every operation was refused the refusals are shown by reason, none counts as done, and the status is 1."""
 
     def refuse(_node: NodeId, request: kv_pb2.PipelinedBatch) -> Overloaded | None:
-        return Overloaded() if any(op.HasField("put") for op in request.batch.operations) else None
+        return Overloaded() if any(op.HasField("put") for op in rows_of(request.batch)) else None
 
     cluster.fake.rule = refuse
     done = kv("--timeout", "200ms", "bench", "put", "-n", "10", "--json", "-", *SHORT)

@@ -206,3 +206,19 @@ async def test_a_client_that_reads_slowly_is_not_read(cluster: LocalCluster) -> 
         answers = await replies(reader, LARGE_READS * LARGE_ROUNDS)
         assert sorted(reply.id for reply in answers) == sorted([*range(1, LARGE_READS + 1)] * LARGE_ROUNDS)
         assert all(len(reply.batch.results[0].get.item.value) == 1 << 20 for reply in answers)
+
+
+def test_a_closed_client_leaves_nothing_to_the_next_loop(cluster: LocalCluster) -> None:
+    """One process may run loop after loop: what gRPC still had to say to a closed one is no error of the next."""
+    errors: list[dict[str, object]] = []
+
+    async def use() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        clients = [AsyncClient.from_url(cluster.url) for _ in range(8)]
+        for client in clients:
+            await asyncio.gather(*(client.put(b"direct/%d" % number, b"v") for number in range(20)))
+        await asyncio.gather(*(client.close() for client in clients))
+
+    for _ in range(5):
+        asyncio.run(use())
+    assert not errors
