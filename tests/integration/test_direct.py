@@ -219,6 +219,6 @@ def test_a_closed_client_leaves_nothing_to_the_next_loop(cluster: LocalCluster) 
             await asyncio.gather(*(client.put(b"direct/%d" % number, b"v") for number in range(20)))
         await asyncio.gather(*(client.close() for client in clients))
 
-    for _ in range(5):
+    for _ in range(12):
         asyncio.run(use())
     assert not errors
