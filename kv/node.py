@@ -173,9 +173,11 @@ class Node:
         if self._http is not None:
             await self._http.stop()
         await self._front.stop()
-        if self._direct is not None:
-            self._direct.close()
         await self._listeners.stop(STOP_GRACE_S)
+        if self._direct is not None:
+            # Behind the servers: a client that loses its connection comes back at once, and gRPC complains of a call
+            # that is cancelled as it begins.
+            self._direct.close()
         self.parts.router.close()
         await self._forwarders.close()
         for channel in self._channels.values():
