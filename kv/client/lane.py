@@ -52,13 +52,14 @@ class Limits:
     """More operations wait for the next request."""
     request_bytes_max: int = REQUEST_BYTES_MAX - HEADROOM_BYTES
     """More bytes wait for the next request."""
-    pipeline_ops_min: int = 256
+    pipeline_ops_min: int = 64
     """While a request is under way, another follows only with at least so many operations: what waits
-    longer travels in fewer, larger requests."""
+    longer travels in fewer, larger requests. So many pay for a message and a command of their own."""
     pipeline_bytes_min: int = 1 << 20
     """Or with at least so many bytes: large values would otherwise travel one after the other."""
-    lane_requests_max: int = 4
-    """Requests under way in one lane."""
+    lane_requests_max: int = 8
+    """Requests under way in one lane: twice as many as a leader has commands under way (`commands_in_flight_max`),
+    so that it has the next ones when it has done with these."""
     session_requests_max: int = REQUESTS_IN_FLIGHT_MAX
     """Write requests of one partition that are not ended, those that wait for another attempt included."""
     lane_waiting_ops_max: int = 16_384

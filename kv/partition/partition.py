@@ -243,19 +243,21 @@ class Replica:
 
     def _pump(self) -> None:
         self._reads.pump()
-        while self._queue.writes and self._may_propose():
-            self._propose()
+        while self._queue.writes and (room := self._commands_room()) > 0:
+            self._propose(room)
 
-    def _may_propose(self) -> bool:
-        return self._proposals.in_flight(self.raft.term) < self._config.commands_in_flight_max
+    def _commands_room(self) -> int:
+        """How many commands more may be under way."""
+        return self._config.commands_in_flight_max - self._proposals.in_flight(self.raft.term)
 
-    def _propose(self) -> None:
+    def _propose(self, room: int) -> None:
         limit = min(self._config.command_bytes_max, self.raft.entry_bytes_max)
         requests = self._queue.take_command(limit)
+        more = room > 1 and bool(self._queue.writes)
         time_ms = max(self._at.time_ms, self._proposed_time_ms, self._wall_ms())
         command = log_pb2.Command(time_ms=time_ms, batches=[request.raw for request in requests])
         try:
-            index = self.raft.propose(ENTRY_PREFIX + command.SerializeToString())
+            index = self.raft.propose(ENTRY_PREFIX + command.SerializeToString(), more=more)
         except KVError as error:
             self._answers.refused(requests, error)
             return
@@ -322,7 +324,7 @@ class Replica:
         for data, index, term in entries:
             self._apply_entry(data, index, term)
         self._reads.applied()
-        if self._queue.writes and self._may_propose():
+        if self._queue.writes and self._commands_room() > 0:
             self.raft.wake()
 
     def _apply_entry(self, data: bytes, index: int, term: int) -> None:

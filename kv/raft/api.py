@@ -101,10 +101,11 @@ class GroupHandle(Protocol):
     def entry_bytes_max(self) -> int:
         """The largest `data` that `propose` takes, in bytes."""
 
-    def propose(self, data: bytes) -> int:
+    def propose(self, data: bytes, *, more: bool = False) -> int:
         """Append `data` (begins with `ENTRY_PREFIX`) to the leader's log and return its index.
 
-        Its term is `term`; it is not applied before this returns. Raises a definite `KVError` if
+        Its term is `term`; it is not applied before this returns. With `more` it leaves in one message with what
+        is proposed next, which has to follow at once. Raises a definite `KVError` if
         nothing was appended: `NotLeader`, `DiskFull`, `RequestTooLarge`, `ReplicaStopped`.
         """
 

@@ -209,7 +209,7 @@ class Core:
         self._edge = _Edge(self._sends, self._members)
         conf = SyncObjConf(
             autoTick=False,
-            appendEntriesUseBatch=False,
+            appendEntriesUseBatch=False,  # an entry leaves when it is appended: see `hold`
             commandsWaitLeader=False,
             useFork=False,
             dynamicMembershipChange=False,
@@ -228,6 +228,7 @@ class Core:
             serializer=lambda *_: None,
             deserializer=self._head,
         )
+        self._conf = conf
         self._core = _Consensus(
             self._members.node(me), [self._members.node(name) for name in peers], conf, transport=self._edge
         )
@@ -279,6 +280,19 @@ class Core:
         self._core._applyCommand(data, None)
         self.tick(now)
         self.has_news = True  # a tick commits first and appends then
+
+    def hold(self, data: bytes) -> None:
+        """Append a command that leaves with the next one, which `propose` is given at once. Only while it leads."""
+        assert data[:1] == ENTRY_PREFIX, "a command of another type would be unpickled by the core"
+        assert self.is_leader, "a core that does not lead appends nothing"
+        self._core.proposed = True
+        self._core._applyCommand(data, None)
+        self._conf.appendEntriesUseBatch = True
+        try:
+            self._core._checkCommandsToApply()
+        finally:
+            self._conf.appendEntriesUseBatch = False
+        self.has_news = True
 
     def elect(self, now: float) -> None:
         """Starts an election at once, by the leadership transfer's message from the known leader."""

@@ -214,14 +214,17 @@ class Group(View):
 
     # ------------------------------------------------------------ GroupHandle: the state machine's calls
 
-    def propose(self, data: bytes) -> int:
+    def propose(self, data: bytes, *, more: bool = False) -> int:
         """Appends a command to the leader's log and returns its index; see `GroupHandle.propose`."""
         self._check_proposal(data)
         self.rest.end()
         self.rest.active()
         index = self.journal.last + 1
-        self.core.propose(data, self.now)
-        self._notice_leadership()
+        if more:
+            self.core.hold(data)
+        else:
+            self.core.propose(data, self.now)
+            self._notice_leadership()
         if self.journal.last < index or self.journal.entry(index)[0] is not data:
             raise self._not_leader()  # it stepped down in that very tick, and dropped the command
         if self.tracer is not None:

@@ -100,6 +100,19 @@ def test_batching_is_natural(tmp_path: Path) -> None:
     bench.crash()
 
 
+def test_commands_of_one_turn_are_announced(tmp_path: Path) -> None:
+    """All but the last command of a turn say that another follows: the last of what waits, or of what may be in flight."""
+    bench = Bench(tmp_path / "p", commands_in_flight_max=3)
+    answers = [bench.submit(batch(put(b"k", b"%d" % n))) for n in range(5)]  # the same key: a command each
+    bench.replica.pump()
+    assert bench.group.more == [True, True, False]
+    bench.group.commit()
+    bench.group.turn()
+    assert bench.group.more == [True, True, False, True, False]
+    assert [results(answer)[0].put.version for (answer,) in answers] == [1, 2, 3, 4, 5]
+    bench.crash()
+
+
 def test_command_bytes_max(tmp_path: Path) -> None:
     """A command grows to its byte limit and no further, but holds one batch at least."""
     raws = [batch(put(b"%d" % n, bytes(100))) for n in range(4)]

@@ -158,6 +158,8 @@ class FakeGroup:
         self.woken = 0
         self.reads: list[tuple[Callable[[ReadProof | None], None], float, bool]] = []
         self.refuse: KVError | None = None
+        self.more: list[bool] = []
+        """Of each proposal: whether another was announced."""
         self.now = 0.0
         self.lease_allowed = True
         self.lease_holds = False
@@ -179,13 +181,14 @@ class FakeGroup:
     def durable_index(self) -> int:
         return self.last_index - self.durable_lag
 
-    def propose(self, data: bytes) -> int:
+    def propose(self, data: bytes, *, more: bool = False) -> int:
         assert len(data) <= self.entry_bytes_max
         if self.refuse is not None:
             raise self.refuse
         if not self.is_leader:
             raise NotLeader
         self.log.append((data, self.last_index + 1, self.term))
+        self.more.append(more)
         return self.last_index
 
     def read_index(self, done: Callable[[ReadProof | None], None], *, lease: bool = False) -> None:

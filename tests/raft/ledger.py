@@ -166,9 +166,9 @@ class Ledger:
         self.pumps += 1
         assert self.group is not None
         waiting, self.waiting = self.waiting, []
-        for data in waiting:
+        for left, data in zip(reversed(range(len(waiting))), waiting, strict=True):
             try:
-                self.proposed[self.group.propose(data)] = data
+                self.proposed[self.group.propose(data, more=left > 0)] = data
             except KVError as error:
                 self.refused.append(error)
 

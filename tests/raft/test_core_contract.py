@@ -190,6 +190,20 @@ def test_the_shape_of_an_append(rig: Rig) -> None:
     assert rig.journal.entry(4)[0] is data
 
 
+def test_a_held_command_leaves_with_the_next(rig: Rig) -> None:
+    """A command that is held is in the log at once, and nothing is sent before the next one, which both go with."""
+    rig.lead()
+    rig.take("append_entries")
+    rig.core.hold(b"\x01a")
+    rig.core.hold(b"\x01b")
+    assert (rig.sent, rig.journal.last) == ([], 5)
+    rig.core.propose(b"\x01c", rig.now)
+    appends = [message for _, message in rig.take("append_entries")]
+    assert [message["entries"] for message in appends] == [
+        [(b"\x01a", 4, 1), (b"\x01b", 5, 1), (b"\x01c", 6, 1)]
+    ] * 2
+
+
 def test_the_shape_of_an_acknowledgement(rig: Rig) -> None:
     """A follower answers an append with the index it wants next, and stores what it was given."""
     rig.core.append("b", 5, 2, 0, [(b"\x01x", 3, 5)], 3, rig.now)

@@ -36,6 +36,35 @@ def test_a_command_is_applied_in_order_by_all() -> None:
     assert [proposed[index] for index in sorted(proposed)] == [b"\x01a", b"\x01b", b"\x01c"]
 
 
+def test_commands_of_one_moment_leave_in_one_message() -> None:
+    """Commands that are proposed with `more` travel with the one that ends them, one message for each follower."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    del cluster.sent[:]
+    cluster.propose("n1", "a", "b", "c")
+    appends = [(peer, message.append) for _, peer, message in cluster.sent if message.HasField("append")]
+    assert [peer for peer, _ in appends] == ["n2", "n3"]
+    for _, append in appends:
+        assert [entry.data for entry in append.entries] == [b"\x01a", b"\x01b", b"\x01c"]
+
+
+def test_a_leader_that_falls_back_between_commands_of_one_moment() -> None:
+    """What was appended before it noticed stays in its log, undecided; the command of that very tick is refused."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    group, last = cluster["n1"], cluster["n1"].last_index
+    cluster.now += CONFIG.leader_fallback_s + 0.1
+    assert group.propose(b"\x01x", more=True) == last + 1
+    with pytest.raises(NotLeader):
+        group.propose(b"\x01y")
+    assert (group.last_index, group.is_leader) == (last + 1, False)
+    with pytest.raises(NotLeader):
+        group.propose(b"\x01z", more=True)
+    cluster.elect("n2", "n3")
+    cluster.exchange(*cluster.names)
+    assert texts(cluster.members["n1"].ledger.entries) == [], "the new leader never had it"
+
+
 def test_a_follower_refuses_a_command_and_names_the_leader() -> None:
     """A proposal to a follower is definitely not appended; the error carries the leader's name."""
     cluster = Cluster(3)
