@@ -204,10 +204,13 @@ class Core:
             for request in tuple(lane.resend):
                 lane.resend.remove(request)
                 self._send(request, now) if request.waited_for else self._finish(request)
-            while lane.waiting and self._may_send(lane):
+            if lane.waiting and self._may_send(lane):
                 link = self._link(lane, now)
-                if self._held_by(link, lane, now) or not self._send_next(lane, link, now):
-                    break
+                sent = not self._held_by(link, lane, now) and self._send_next(lane, link, now)
+                if sent and lane.waiting and self._may_send(lane):
+                    self._schedule(
+                        lane
+                    )  # in the loop's next pass, when this request has left: see `ops_joined_max`
         if lane.waiting or lane.resend:
             self._arm(
                 lane, min(lane.deadline_min, lane.not_before) if lane.not_before > now else lane.deadline_min
@@ -247,8 +250,11 @@ class Core:
             session = self._sessions.of(lane)
             if session is None:
                 return False
-        ops_max = 1 if lane.route.kind is Kind.ALONE else self._limits.ops_per_request_max
-        calls = lane.take(ops_max, self._limits.request_bytes_max)
+        limits = self._limits
+        ops_max = 1
+        if lane.route.kind is not Kind.ALONE:
+            ops_max = min(limits.ops_per_request_max, limits.ops_joined_max)
+        calls = lane.take(ops_max, limits.request_bytes_max)
         if calls:
             request = self._build(lane, calls, session, now)
             self._requests[request] = None

@@ -49,7 +49,10 @@ class Limits:
     """How much the client joins, holds and waits."""
 
     ops_per_request_max: int = 1024
-    """More operations wait for the next request."""
+    """More operations of one batch wait for the next request."""
+    ops_joined_max: int = 512
+    """Calls are joined up to so many operations. What still waits then follows in a message of its own: this process makes
+    the next request while the nodes work on this one. Requests of all that waits would take turns with them."""
     request_bytes_max: int = REQUEST_BYTES_MAX - HEADROOM_BYTES
     """More bytes wait for the next request."""
     pipeline_ops_min: int = 64

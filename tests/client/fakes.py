@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
@@ -428,6 +429,7 @@ class FakeStream:
         self._loop = asyncio.get_running_loop()
         self._open = True
         self._unsent: dict[int, bytes] = {}
+        self._on_way: deque[int] = deque()  # a stream keeps its order, timers of one moment do not
         if node in transport.cluster.down:
             self._loop.call_later(0.01, self._cut)
 
@@ -435,7 +437,8 @@ class FakeStream:
         """Let the request arrive one millisecond later."""
         self._unsent[request_id] = raw
         if self._node not in self._transport.black_holes:
-            self._loop.call_later(0.001, self._arrive, request_id)
+            self._on_way.append(request_id)
+            self._loop.call_later(0.001, self._arrive)
 
     def withdraw(self, request_id: int) -> bool:
         """Take back what has not arrived at the fake network."""
@@ -450,8 +453,8 @@ class FakeStream:
             self._open = False
             self._on_closed(Unavailable("the stream broke"), list(self._unsent))
 
-    def _arrive(self, request_id: int) -> None:
-        raw = self._unsent.pop(request_id, None)
+    def _arrive(self) -> None:
+        raw = self._unsent.pop(self._on_way.popleft(), None)
         if raw is None or not self._open:
             return
         cluster = self._transport.cluster

@@ -139,6 +139,22 @@ def test_requests_are_bounded_by_operations_and_bytes() -> None:
     play(scenario, limits=limits)
 
 
+def test_what_is_joined_is_bounded_and_a_batch_is_not_cut_by_it() -> None:
+    """Calls are joined up to ops_joined_max; one batch travels whole, up to ops_per_request_max."""
+    limits = Limits(ops_per_request_max=8, ops_joined_max=3, pipeline_ops_min=1)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        sizes = cluster.partitions[1].batch_sizes
+        del sizes[:]
+        await asyncio.gather(*(client.put(b"k%d" % i, b"v") for i in range(7)))
+        assert sizes == [3, 3, 1]
+        await client.batch([Put(b"k%d" % i, b"v") for i in range(8)])
+        assert sizes[3:] == [8]
+
+    play(scenario, limits=limits)
+
+
 def test_waiting_operations_are_bounded() -> None:
     """At lane_waiting_ops_max one more operation is refused with OVERLOADED, and the others succeed."""
     limits = Limits(lane_waiting_ops_max=3)
@@ -195,7 +211,7 @@ def test_a_call_that_would_wait_too_long_is_refused_at_once() -> None:
 
 def test_what_is_under_way_counts_as_waiting() -> None:
     """A call behind a large request that has no answer yet waits for that too, and is refused if it has no time for it."""
-    limits = Limits(ops_per_request_max=1000, pipeline_ops_min=1, lane_requests_max=1)
+    limits = Limits(ops_per_request_max=1000, ops_joined_max=1000, pipeline_ops_min=1, lane_requests_max=1)
 
     async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
         await client.put(b"a", b"1")
