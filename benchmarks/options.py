@@ -25,6 +25,7 @@ class Options:
         seconds: of each slice, after `warmup_s`.
         keys: how many keys there are, where the row does not say otherwise.
         partitions: of ringkv, where the row does not say otherwise.
+        partitions_beside: of ringkv in rows 1 to 5, beside systems that have one Raft group.
         batches_in_flight: batches of 128 that one client has under way, of either system.
         keys_many: of the larger store in row 9.
         keys_memory: of rows 10 and 11.
@@ -40,6 +41,7 @@ class Options:
     warmup_s: float = 1.0
     keys: int = 100_000
     partitions: int = 16
+    partitions_beside: int = 1
     batches_in_flight: int = 16
     keys_many: int = 10_000_000
     keys_memory: int = 1_000_000
@@ -62,7 +64,7 @@ class Options:
         for name in ("keys", "keys_many", "keys_memory"):
             if getattr(self, name) < KEYS_MIN:
                 raise ValueError(f"{name} must be at least {KEYS_MIN}, not {getattr(self, name)}")
-        for name in ("partitions", "batches_in_flight", "kills", "files_mib"):
+        for name in ("partitions", "partitions_beside", "batches_in_flight", "kills", "files_mib"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.warmup_s < 0:

@@ -25,7 +25,7 @@ class NatsRow(Family):
     async def measure(self, system: str, number: int) -> AsyncGenerator[Sample, None]:
         """See `Family`."""
         folder = self.bench.scratch()
-        made: System = RingKV(folder, self.options.partitions) if system == RINGKV else Nats(folder)
+        made: System = RingKV(folder, self.options.partitions_beside) if system == RINGKV else Nats(folder)
         self.bench.note(made.command())
         async with running(made):
             loaded = await self.bench.load(made, "put", tasks=TASKS)

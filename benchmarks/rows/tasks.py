@@ -66,7 +66,7 @@ class Tasks(Family):
     async def measure(self, system: str, number: int) -> AsyncGenerator[Sample, None]:
         """See `Family`."""
         folder = self.bench.scratch()
-        made: System = RingKV(folder, self.options.partitions) if system == RINGKV else Etcd(folder)
+        made: System = RingKV(folder, self.options.partitions_beside) if system == RINGKV else Etcd(folder)
         self.bench.note(made.command())
         async with running(made):
             await self.bench.fill(made, self.options.keys)
