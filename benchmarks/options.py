@@ -25,7 +25,7 @@ class Options:
         seconds: of each slice, after `warmup_s`.
         keys: how many keys there are, where the row does not say otherwise.
         partitions: of ringkv, where the row does not say otherwise.
-        partitions_beside: of ringkv in rows 1 to 5, beside systems that have one Raft group.
+        partitions_beside: of ringkv in rows 1 to 6, beside systems that have one Raft group or none.
         batches_in_flight: batches of 128 that one client has under way, of either system.
         keys_many: of the larger store in row 9.
         keys_memory: of rows 10 and 11.

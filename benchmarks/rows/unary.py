@@ -40,7 +40,7 @@ class Unary(Family):
         """See `Family`."""
         del system
         folder = self.bench.scratch()
-        store, echo = RingKV(folder, self.options.partitions), Echo(folder)
+        store, echo = RingKV(folder, self.options.partitions_beside), Echo(folder)
         self.bench.note(echo.command())
         async with running(store), running(echo):
             leader, other = store.by_partitions_led()[:2]
