@@ -205,6 +205,7 @@ class Core:
         _NOW[0] = now
         self._journal = journal
         self._members = _Members((me, *peers))
+        self._alone = not peers
         self._send = send
         self._edge = _Edge(self._sends, self._members)
         conf = SyncObjConf(
@@ -279,7 +280,8 @@ class Core:
         self._core.proposed = True
         self._core._applyCommand(data, None)
         self.tick(now)
-        self.has_news = True  # a tick commits first and appends then
+        # A tick commits first and appends then. What was appended is not committed before another member has it.
+        self.has_news = self._alone
 
     def hold(self, data: bytes) -> None:
         """Append a command that leaves with the next one, which `propose` is given at once. Only while it leads."""

@@ -49,8 +49,11 @@ class Shell(Protocol):
 
     def run_blocking(
         self, lane: str, work: Callable[[], None], then: Callable[[BaseException | None], None]
-    ) -> None:
-        """Run `work` in the lane's worker thread, in order, then `then(error or None)` on the loop."""
+    ) -> bool:
+        """Run `work` in the lane's worker thread, in order, then `then(error or None)` on the loop.
+
+        True: it is so short that the loop itself does both, next of all, and whatever can wait should wait for it.
+        """
 
 
 class Links(Protocol):
@@ -105,6 +108,8 @@ class Engine:
         self._ticking: dict[Group, None] = {}
         """Groups for which time alone may decide something: all but those that rest and wait for nothing."""
         self._scheduled = self._flushing = self._stopped = False
+        self._synced_first = False
+        """Whether the last turn left all to the one after its sync."""
         self._compaction: Compaction | None = None
         self._removing = False
         self._maintained_at = shell.now()
@@ -213,6 +218,8 @@ class Engine:
         self._scheduled = False
         if self._stopped:
             return
+        if self._syncs_first():
+            return
         now = self.now()
         dirty, self._dirty = self._dirty, {}
         durable = self.wal.durable_seq
@@ -233,6 +240,25 @@ class Engine:
         self._flush()
         if self._dirty:
             self._schedule()
+
+    def _syncs_first(self) -> bool:
+        """Begins the sync before the groups settle if they are members only; True if they settle after it.
+
+        What a leader proposes while it settles belongs into the same sync. A member proposes nothing: its leader waits
+        for the acknowledgement, and nobody for what it applies.
+        """
+        if self._flushing or self._synced_first or not self.wal.dirty:
+            self._synced_first = False  # each second time they settle before: appends may come all the time
+            return False
+        for group in self._dirty:
+            if group.core.is_leader:
+                return False
+        durable = self.wal.durable_seq
+        for group in self._dirty:
+            if group.journal.seq > durable:
+                self._unsynced[group] = None
+        self._synced_first = self._flush()
+        return self._synced_first
 
     def _release(self, groups: Iterable[Group]) -> None:
         """Sends what the durable log allows, one hand-over for each peer."""
@@ -255,15 +281,16 @@ class Engine:
         self._sent += len(messages)
         self._links.send(peer, messages, bulk)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Begins a sync of what is not durable; True if the loop itself does it next, see `Shell.run_blocking`."""
         if self._flushing or self._stopped:
-            return
+            return False
         flush = self.wal.begin_flush()
         if flush is None:
-            return
+            return False
         self._flushing = True
         began = self._shell.now()
-        self._shell.run_blocking("log", flush.run, lambda error: self._flushed(flush, began, error))
+        return self._shell.run_blocking("log", flush.run, lambda error: self._flushed(flush, began, error))
 
     def _flushed(self, flush: Flush, began: float, error: BaseException | None) -> None:
         if self._stopped:
@@ -283,18 +310,23 @@ class Engine:
         self._after_sync()
 
     def _after_sync(self) -> None:
-        now = self._shell.now()
+        """Sends what the sync allows at once; a turn follows for those who can make something of it."""
         if self.disk_full:
-            self._disk_has_room(now)
+            self._disk_has_room(self._shell.now())
+        durable = self.wal.durable_seq
         synced, self._unsynced = self._unsynced, {}
         for group in synced:
             try:
-                group.synced()
+                if group.synced():
+                    self._dirty[group] = None
             except Exception as error:  # noqa: BLE001 - see `_failed`
                 self._failed(group, error)
-            self._dirty[group] = None
+            if group.journal.seq > durable:
+                self._unsynced[group] = None
+        self._release(synced)
         self._advance_compaction()
-        self._turn()
+        if self._dirty or self.wal.dirty:
+            self._schedule()
 
     # ------------------------------------------------------------ a full disk
 

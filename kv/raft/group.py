@@ -30,7 +30,7 @@ from kv.raft.journal import Journal
 from kv.raft.outbox import Outbox, Outgoing
 from kv.raft.reading import Reading
 from kv.raft.replication import APPEND_BYTES_MAX, Replication
-from kv.raft.rest import Rest
+from kv.raft.rest import EVER_S, Rest
 from kv.raft.snapshot import SnapshotReceiver
 from kv.raft.transfers import Transfers
 from kv.raft.view import View
@@ -143,22 +143,26 @@ class Group(View):
     def _heartbeat_due(self, now: float) -> bool:
         return now - self.replication.last_append_at >= self.config.heartbeat_s
 
-    def synced(self) -> None:
-        """A sync of the log ended: what it made durable counts now."""
+    def synced(self) -> bool:
+        """A sync of the log ended: what it made durable counts now. True if the group needs a turn for it.
+
+        It mostly does not: a member has acknowledged, and a leader waits for its members.
+        """
         if self.failure is not None:
-            return
+            return False
         if self._installing is not None:
             if self.journal.durable_index >= self._installing.index:
                 self._install(self._installing)
-            return
+            return True
         if self.tracer is not None:
             self.tracer.note("synced", self.journal.durable_index, "")
         self.replication.after_sync()
+        return self.busy or self._tick_may_act(self.now) or self.machine.overdue(EVER_S)
 
     def reminded(self) -> None:
         """The delay of `Host.remind` is over."""
         if self.failure is None and self._installing is None:
-            self.replication.tell_commit()
+            self.replication.reminded()
 
     def timer(self, now: float) -> bool:
         """Looks at what time alone decides; True if the group needs a turn."""

@@ -27,6 +27,8 @@ SEND_WINDOW_BYTES_MAX = 8 << 20
 
 COMMIT_NOTICE_S_MAX = 0.020
 """A follower that lacks nothing is told so much later at most what was committed: the next append mostly tells it."""
+NOTICE_S_MIN = 0.000_5
+"""Nobody waits again for less: timers are no finer."""
 NOTICE_INTERVALS = 1.5
 """It is waited for as long as so many of the intervals between appends, which must fit into the bound: a lone command
 is told of at once."""
@@ -46,11 +48,14 @@ class Replication:
         self._sent_at: dict[str, float] = {}
         self._told: dict[str, int] = {}
         """By peer, the commit index of the last append."""
-        self._carried_at = group.now
+        self._carried_last, self._carried_at = 0, group.now
+        """The newest entry that was sent to anyone in this term, and when."""
         self._interval_s = 1.0
-        """Between appends with entries, smoothed."""
+        """Between appends with new entries, smoothed."""
         self._notices: dict[str, tuple[int, int]] = {}
         """Peers that are still to be told of a commit, and the entry (index, term) on which the append stands."""
+        self._notices_since = group.now
+        """When the first of them began to wait."""
 
     def behind(self, index: int) -> tuple[str, ...]:
         """Leader: the members that have not proved in this term that their disk holds the log up to `index`."""
@@ -137,8 +142,11 @@ class Replication:
         if not entries and self._window.deferred(peer):
             prev, prev_term = self._carried(peer, prev, prev_term)
         if not entries and self._is_notice(peer, prev, message["commit_index"]):
+            first = not self._notices
             self._notices[peer] = (prev, prev_term)
-            self._group.host.remind(self._group, self._interval_s * NOTICE_INTERVALS)
+            if first:
+                self._notices_since = self._group.now
+                self._group.host.remind(self._group, self._interval_s * NOTICE_INTERVALS)
             return
         self.last_append_at = self._group.now
         self._post_append(peer, prev, prev_term, entries, message["commit_index"])
@@ -152,6 +160,15 @@ class Replication:
             and prev <= max(self._window.carried(peer), self._acks.match.get(peer, 0))
             and group.now - self._sent_at[peer] < group.config.heartbeat_s / 2
         )
+
+    def reminded(self) -> None:
+        """Tell of a commit, unless an append has done so meanwhile and what waits now has not waited long enough."""
+        if self._notices:
+            wait_s = self._interval_s * NOTICE_INTERVALS - (self._group.now - self._notices_since)
+            if NOTICE_S_MIN < wait_s <= COMMIT_NOTICE_S_MAX:
+                self._group.host.remind(self._group, wait_s)
+            else:
+                self.tell_commit()
 
     def tell_commit(self) -> None:
         """Tell those that still wait for it what was committed."""
@@ -201,14 +218,15 @@ class Replication:
                 prev, prev_term, parts, size = index, term, [], 0
         if parts:
             self._append_message(peer, prev, prev_term, parts, size, commit)
-        self._note_interval()
+        if entries[-1][1] > self._carried_last:  # once for all peers
+            self._carried_last = entries[-1][1]
+            self._note_interval()
 
     def _note_interval(self) -> None:
         now = self._group.now
-        if now > self._carried_at:  # entries leave for all peers at one moment
-            interval_s = min(now - self._carried_at, 1.0)
-            self._interval_s += (interval_s - self._interval_s) * INTERVAL_SMOOTHING
-            self._carried_at = now
+        interval_s = min(now - self._carried_at, 1.0)
+        self._interval_s += (interval_s - self._interval_s) * INTERVAL_SMOOTHING
+        self._carried_at = now
 
     def _append_message(
         self,
@@ -236,4 +254,5 @@ class Replication:
         self._acks = AckBook()
         self._window.clear()
         self._sent_at, self._told, self._notices = {}, {}, {}
+        self._carried_last = 0
         self._group.transfers.end_all()

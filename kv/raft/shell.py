@@ -24,6 +24,11 @@ INLINE_S_MAX: Final = 0.001
 """Work runs on the loop while it has been taking less than this, smoothed."""
 SMOOTHING: Final = 1 / 4
 """Weight of the newest duration: one sync of a second sends the next twenty to the thread."""
+HANG_S: Final = 0.010
+"""Only work of this length counts in full. A sync in which the process waited for a processor takes a few milliseconds too,
+and the thread would wait as well; so what is shorter counts for at most `HICCUP_S_MAX`, and three in a row are needed."""
+HICCUP_S_MAX: Final = 2 * INLINE_S_MAX
+"""What work counts for that was slow and did not hang."""
 
 
 class AsyncioShell:
@@ -46,7 +51,7 @@ class AsyncioShell:
         """Runs the callback after a delay."""
         self._loop.call_later(delay_s, callback)
 
-    def run_blocking(self, lane: str, work: Work, then: Then) -> None:
+    def run_blocking(self, lane: str, work: Work, then: Then) -> bool:
         """Runs `work` in the lane's thread, then `then` on the loop; see the module for the log's lane."""
         worker = self._lanes.get(lane)
         if worker is None:
@@ -54,8 +59,9 @@ class AsyncioShell:
         if lane == INLINE_LANE and worker.idle and worker.smoothed_s < INLINE_S_MAX:
             # In the next pass: what this one sends leaves at its end, and the peers sync while we do.
             self._loop.call_soon(self._run_inline, worker, work, then)
-        else:
-            worker.hand_over(work, then)
+            return True
+        worker.hand_over(work, then)
+        return False
 
     def _run_inline(self, worker: _Lane, work: Work, then: Then) -> None:
         if not self._closed:
@@ -103,7 +109,10 @@ class _Lane:
             work()
         except BaseException as raised:  # noqa: BLE001 - told to whoever gave the work, who ends the process if need be
             error = raised
-        self.smoothed_s += (self._now() - began - self.smoothed_s) * SMOOTHING
+        took_s = self._now() - began
+        if took_s < HANG_S:
+            took_s = min(took_s, HICCUP_S_MAX)
+        self.smoothed_s += (took_s - self.smoothed_s) * SMOOTHING
         return error
 
     def hand_over(self, work: Work, then: Then) -> None:

@@ -78,7 +78,7 @@ class Member:
         self.woken = True
 
     def remind(self, group: Group, delay_s: float) -> None:
-        group.reminded()  # each step of a test shows all that it leads to
+        group.replication.tell_commit()  # each step of a test shows all that it leads to
 
     def roused(self, group: Group) -> None:
         raise AssertionError("nobody puts a group to rest here")

@@ -78,6 +78,7 @@ def test_a_leaders_appends_leave_while_its_own_log_syncs() -> None:
     assert all(node.group().durable_index == head.group().last_index for node in followers(world, head))
     assert texts(head.ledgers[1].entries) == [], "its own copy counts, and is not on its disk"
     head.release()
+    world.run(0.0)
     assert texts(head.ledgers[1].entries) == ["a"]
 
 
