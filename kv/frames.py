@@ -43,6 +43,11 @@ class FrameReader:
         Raises `BadFrame`; the stream cannot go on then.
         """
         held = self._held
+        if not held and self._begun and len(data) >= HEADER.size:
+            length, crc = HEADER.unpack_from(data)
+            if HEADER.size + length == len(data):  # nearly always: one frame, whole and alone
+                yield self._checked(data[HEADER.size :], crc)
+                return
         held += data
         if not self._begun:
             if not self._preface.startswith(held[: len(self._preface)]):
@@ -55,13 +60,22 @@ class FrameReader:
         while end - place >= HEADER.size:
             length, crc = HEADER.unpack_from(held, place)
             if length > self.bytes_max:
-                raise BadFrame(f"a frame of {length} bytes is above {self.bytes_max}")
+                raise _too_long(length, self.bytes_max)
             if end - place < HEADER.size + length:
                 break
             place += HEADER.size
             payload = bytes(held[place : place + length])
             place += length
-            if google_crc32c.value(payload) != crc:
-                raise BadFrame(f"the checksum of a frame of {length} bytes is wrong")
-            yield payload
+            yield self._checked(payload, crc)
         del held[:place]
+
+    def _checked(self, payload: bytes, crc: int) -> bytes:
+        if len(payload) > self.bytes_max:
+            raise _too_long(len(payload), self.bytes_max)
+        if google_crc32c.value(payload) != crc:
+            raise BadFrame(f"the checksum of a frame of {len(payload)} bytes is wrong")
+        return payload
+
+
+def _too_long(length: int, bytes_max: int) -> BadFrame:
+    return BadFrame(f"a frame of {length} bytes is above {bytes_max}")

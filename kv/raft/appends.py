@@ -75,10 +75,12 @@ class Appends:
             return True
         if not terms:
             return append.prev_term <= leader_term
-        return could_be_a_log(append.prev_term, terms, leader_term) and all(
-            entry.data[:1] == ENTRY_PREFIX and len(entry.data) <= group.entry_bytes_max
-            for entry in append.entries
-        )
+        bytes_max = group.config.entry_bytes_max
+        for entry in append.entries:
+            data = entry.data
+            if data[:1] != ENTRY_PREFIX or len(data) > bytes_max:
+                return False
+        return could_be_a_log(append.prev_term, terms, leader_term)
 
     # ------------------------------------------------------------ answers
 

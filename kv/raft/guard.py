@@ -67,6 +67,8 @@ def could_be_a_log(prev_term: int, terms: Sequence[int], leader_term: int) -> bo
 
     Terms never fall along a log, and no entry is of a term above its leader's (dissertation, 3.5).
     """
+    if len(terms) == 1:  # nearly always
+        return prev_term <= terms[0] <= leader_term
     along = [prev_term, *terms, leader_term]
     return along == sorted(along)
 

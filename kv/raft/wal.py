@@ -93,7 +93,10 @@ class Flush:
         seq = self._first_seq
         for journal, draft in zip(self._journals, self._drafts, strict=True):
             length = len(draft.payload)
-            journal.on_durable(seq, draft.kind, draft.index, draft.term, Place(sequence, offset, length))
+            if draft.kind is not Kind.ENTRY or not journal.on_durable_next(
+                seq, draft.index, sequence, offset, length
+            ):
+                journal.on_durable(seq, draft.kind, draft.index, draft.term, Place(sequence, offset, length))
             offset += FRAME_HEADER_BYTES + length
             seq += 1
 
