@@ -49,11 +49,8 @@ class Shell(Protocol):
 
     def run_blocking(
         self, lane: str, work: Callable[[], None], then: Callable[[BaseException | None], None]
-    ) -> bool:
-        """Run `work` in the lane's worker thread, in order, then `then(error or None)` on the loop.
-
-        True: it is so short that the loop itself does both, next of all, and whatever can wait should wait for it.
-        """
+    ) -> None:
+        """Run `work` in the lane's worker thread, in order, then `then(error or None)` on the loop."""
 
 
 class Links(Protocol):
@@ -108,8 +105,6 @@ class Engine:
         self._ticking: dict[Group, None] = {}
         """Groups for which time alone may decide something: all but those that rest and wait for nothing."""
         self._scheduled = self._flushing = self._stopped = False
-        self._synced_first = False
-        """Whether the last turn left all to the one after its sync."""
         self._compaction: Compaction | None = None
         self._removing = False
         self._maintained_at = shell.now()
@@ -218,8 +213,6 @@ class Engine:
         self._scheduled = False
         if self._stopped:
             return
-        if self._syncs_first():
-            return
         now = self.now()
         dirty, self._dirty = self._dirty, {}
         durable = self.wal.durable_seq
@@ -240,25 +233,6 @@ class Engine:
         self._flush()
         if self._dirty:
             self._schedule()
-
-    def _syncs_first(self) -> bool:
-        """Begins the sync before the groups settle if they are members only; True if they settle after it.
-
-        What a leader proposes while it settles belongs into the same sync. A member proposes nothing: its leader waits
-        for the acknowledgement, and nobody for what it applies.
-        """
-        if self._flushing or self._synced_first or not self.wal.dirty:
-            self._synced_first = False  # each second time they settle before: appends may come all the time
-            return False
-        for group in self._dirty:
-            if group.core.is_leader:
-                return False
-        durable = self.wal.durable_seq
-        for group in self._dirty:
-            if group.journal.seq > durable:
-                self._unsynced[group] = None
-        self._synced_first = self._flush()
-        return self._synced_first
 
     def _release(self, groups: Iterable[Group]) -> None:
         """Sends what the durable log allows, one hand-over for each peer."""
@@ -281,16 +255,15 @@ class Engine:
         self._sent += len(messages)
         self._links.send(peer, messages, bulk)
 
-    def _flush(self) -> bool:
-        """Begins a sync of what is not durable; True if the loop itself does it next, see `Shell.run_blocking`."""
+    def _flush(self) -> None:
         if self._flushing or self._stopped:
-            return False
+            return
         flush = self.wal.begin_flush()
         if flush is None:
-            return False
+            return
         self._flushing = True
         began = self._shell.now()
-        return self._shell.run_blocking("log", flush.run, lambda error: self._flushed(flush, began, error))
+        self._shell.run_blocking("log", flush.run, lambda error: self._flushed(flush, began, error))
 
     def _flushed(self, flush: Flush, began: float, error: BaseException | None) -> None:
         if self._stopped:

@@ -51,7 +51,7 @@ class AsyncioShell:
         """Runs the callback after a delay."""
         self._loop.call_later(delay_s, callback)
 
-    def run_blocking(self, lane: str, work: Work, then: Then) -> bool:
+    def run_blocking(self, lane: str, work: Work, then: Then) -> None:
         """Runs `work` in the lane's thread, then `then` on the loop; see the module for the log's lane."""
         worker = self._lanes.get(lane)
         if worker is None:
@@ -59,9 +59,8 @@ class AsyncioShell:
         if lane == INLINE_LANE and worker.idle and worker.smoothed_s < INLINE_S_MAX:
             # In the next pass: what this one sends leaves at its end, and the peers sync while we do.
             self._loop.call_soon(self._run_inline, worker, work, then)
-            return True
-        worker.hand_over(work, then)
-        return False
+        else:
+            worker.hand_over(work, then)
 
     def _run_inline(self, worker: _Lane, work: Work, then: Then) -> None:
         if not self._closed:

@@ -127,13 +127,12 @@ class Life:
         """See `Shell`, and the router's `CallLater`."""
         return self._loop.call_later(self._clock.virtual(delay_s), self.enter, callback, *args)
 
-    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> bool:
+    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
         """See `Shell`: the work takes its time, and is done at the end of it unless a crash comes first."""
         begin = max(self._lanes.get(lane, 0.0), self._loop.time())
         self._lanes[lane] = begin + self._sync_delay()
         self.in_worker.setdefault(lane, deque()).append(work)
         self._loop.call_at(self._lanes[lane], self._finish, lane, then)
-        return False
 
     def _finish(self, lane: str, then: Then) -> None:
         if not self.alive:

@@ -138,12 +138,11 @@ class Node:
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
         self.world.at(delay_s, callback)
 
-    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> bool:
+    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
         if lane == "log" and self.held is not None:
             self.held.append((work, then))
         else:
             self.world.at(SYNC_S, lambda: self._work(work, then))
-        return False
 
     def hold(self) -> None:
         """The log's disk is slow from now on: what it is asked to do waits."""

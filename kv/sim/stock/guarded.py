@@ -137,13 +137,12 @@ class Guarded(Replica):
         """See `Shell`."""
         self.later(delay_s, callback)
 
-    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> bool:
+    def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
         """See `Shell`: done at the end of its time, unless a crash comes first."""
         begin = max(self._free_at.get(lane, 0.0), self.now())
         end = self._free_at[lane] = begin + self._disk_delay()
         self._in_worker.setdefault(lane, deque()).append(work)
         self.later(end - self.now(), lambda: self._finish(lane, then))
-        return False
 
     def _finish(self, lane: str, then: Then) -> None:
         error: BaseException | None = None
