@@ -35,6 +35,21 @@ def test_a_flipped_bit_is_never_a_frame(payload: bytes, place: int, bit: int) ->
         return
 
 
+def test_a_frame_that_comes_whole_and_alone_is_checked_like_any_other() -> None:
+    """Length and checksum of the usual frame are looked at too, and what follows it is cut as ever."""
+    reader = FrameReader(PREFACE, 10)
+    assert list(reader.feed(PREFACE)) == []
+    assert list(reader.feed(frame_of(b"one"))) == [b"one"]
+    assert list(reader.feed(EMPTY)) == [b""]
+    assert list(reader.feed(frame_of(b"two")[:5])) == []
+    assert list(reader.feed(frame_of(b"two")[5:])) == [b"two"]
+    assert list(reader.feed(frame_of(bytes(10)))) == [bytes(10)]
+    with pytest.raises(BadFrame, match="above 10"):
+        list(reader.feed(frame_of(bytes(11))))
+    with pytest.raises(BadFrame, match="checksum"):
+        list(reader.feed(frame_of(b"one")[:-1] + b"f"))
+
+
 def test_bounds_of_frames() -> None:
     """A payload at the bound passes, one above is refused before it has come; another protocol at its first byte."""
     assert list(FrameReader(PREFACE, 10).feed(PREFACE + frame_of(bytes(10)) + EMPTY)) == [bytes(10), b""]

@@ -103,21 +103,22 @@ class Replication:
         if group.tracer is not None and moved:
             group.tracer.note("acknowledged", next_index - 1, peer)
         allowed = self._acks.success(peer, next_index, group.journal.durable_index, group.rules)
+        news = core.has_news
         core.acknowledged(peer, allowed, group.now)
+        may_commit = allowed - 1 > core.commit_index
+        if not may_commit:
+            core.has_news = news
         group.transfers.proved(peer, next_index - 1)
         go_on = self._window.proved(peer, self._acks.match[peer])
         if go_on is not None:
             core.send_from(peer, max(go_on, self._acks.match[peer] + 1), group.now)
-        group.wants_turn = go_on is not None or not group.core.is_leader or (moved and self._may_matter())
-
-    def _may_matter(self) -> bool:
-        """Whether what a follower has proved besides can let anything happen now.
-
-        What was committed already is not committed again: then the core has only the time of the answer from it, and
-        nobody waits for it but writes at level ALL.
-        """
-        group = self._group
-        return group.core.commit_index < group.journal.last or group.machine.overdue(EVER_S)
+        # What was committed already is not committed again, nor what our own disk lacks: then the core has only the time
+        # of the answer from it, and nobody waits for it but writes at level ALL.
+        group.wants_turn = (
+            go_on is not None
+            or not group.core.is_leader
+            or (moved and (may_commit or group.machine.overdue(EVER_S)))
+        )
 
     def send_append(self, peer: str, message: Message) -> None:
         """The core would send this append: decides what of it leaves."""

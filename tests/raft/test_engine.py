@@ -11,6 +11,7 @@ from kv.internal.v1 import raft_pb2
 from kv.raft.api import ReadProof
 from kv.raft.engine import FULL_RETRY_S, MAINTENANCE_S
 from kv.raft.group import APPLY_ENTRIES_MAX
+from kv.raft.replication import COMMIT_NOTICE_S_MAX
 from kv.raft.wal import WalFailed
 from tests.raft.harness import CONFIG, texts
 from tests.raft.ledger import Ledger
@@ -112,6 +113,64 @@ def test_a_round_of_a_read_takes_turns_of_the_leader_only() -> None:
     assert [proof is not None for proof in proofs] == [True]
     turns = {node.name: node.ledgers[1].pumps - before[node.name] for node in world.nodes.values()}
     assert turns == {node.name: 2 if node is head else 0 for node in world.nodes.values()}
+
+
+def test_a_lone_command_takes_two_turns_of_each_node() -> None:
+    """The leader has a turn to propose and one to commit, a member one to sync and one to apply what an append told."""
+    world = cluster()
+    head = leader(world)
+    world.run(1.0)
+    head.propose("a")
+    world.run(0.001)  # so that another command is expected soon, and no notice of the commit goes out at once
+    for _ in range(40):
+        head.propose("b")
+        world.run(0.005)
+    before = {node.name: node.ledgers[1].pumps for node in world.nodes.values()}
+    said = len(world.sent)
+    head.propose("c")
+    world.run(0.005)
+    turns = {node.name: node.ledgers[1].pumps - before[node.name] for node in world.nodes.values()}
+    assert turns == {node.name: 2 if node is head else 1 for node in world.nodes.values()}
+    assert len(world.sent) - said == 4, "an append to each member and its acknowledgement; the next one tells the commit"
+    assert texts(head.ledgers[1].entries)[-1] == "c"
+
+
+def test_the_commit_of_the_last_of_many_commands_is_told_in_time() -> None:
+    """When the appends that would have told of it do not come any more, a notice does, within its bound."""
+    world = cluster()
+    head = leader(world)
+    world.run(1.0)
+    for _ in range(40):
+        head.propose("a")
+        world.run(0.005)
+    head.propose("last")
+    world.wait(lambda: texts(head.ledgers[1].entries)[-1] == "last")
+    world.run(COMMIT_NOTICE_S_MAX + LATENCY_S)
+    assert all(texts(node.ledgers[1].entries)[-1] == "last" for node in world.nodes.values())
+
+
+def test_an_acknowledgement_of_what_is_committed_asks_for_no_turn() -> None:
+    """A second member's answer to the first of two commands can commit nothing, though the second is open still."""
+    world = cluster()
+    head = leader(world)
+    world.run(1.0)
+    late = followers(world, head)[1]
+    late.hold()
+    head.propose("a")
+    world.wait(lambda: texts(head.ledgers[1].entries) == ["a"])
+    followers(world, head)[0].hold()
+    head.propose("b")
+    world.run(0.02)
+    before, said = head.ledgers[1].pumps, len(world.sent)
+    held, late.held = late.held, []
+    assert held, "the disk of the late one has not written the first command yet"
+    for work, then in held:
+        late._work(work, then)
+    world.run(2 * LATENCY_S)
+    answers = [m for source, _, m in world.sent[said:] if source == late.name and m.HasField("append_reply")]
+    assert answers, "it has answered"
+    assert head.ledgers[1].pumps == before
+    assert texts(head.ledgers[1].entries) == ["a"]
 
 
 def test_a_long_tail_is_applied_over_many_turns() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from kv.raft.shell import INLINE_LANE, INLINE_S_MAX, AsyncioShell
+from kv.raft.shell import HANG_S, INLINE_LANE, INLINE_S_MAX, AsyncioShell
 
 
 class Clock:
@@ -51,6 +51,21 @@ async def test_the_log_is_synced_on_the_loop_while_that_is_quick() -> None:
             break
     else:
         raise AssertionError("quick work never came back to the loop")
+    shell.close()
+
+
+async def test_a_hiccup_sends_nothing_to_the_thread_and_a_hang_does() -> None:
+    """Single syncs of a few milliseconds stay on the loop; slow ones in a row, or one that hangs, do not."""
+    shell, loop_thread = made(), threading.get_ident()
+    for seconds in (0.9 * HANG_S, 0.0, 0.0, 0.9 * HANG_S, 0.0, 0.0):
+        assert (await done(shell, INLINE_LANE, seconds))[0] == loop_thread
+    for _ in range(4):
+        await done(shell, INLINE_LANE, 0.9 * HANG_S)
+    assert (await done(shell, INLINE_LANE))[0] != loop_thread, "the disk is slow"
+    shell.close()
+    shell = made()
+    await done(shell, INLINE_LANE, HANG_S)
+    assert (await done(shell, INLINE_LANE))[0] != loop_thread, "the disk hangs"
     shell.close()
 
 
