@@ -131,7 +131,9 @@ def test_a_lone_command_takes_two_turns_of_each_node() -> None:
     world.run(0.005)
     turns = {node.name: node.ledgers[1].pumps - before[node.name] for node in world.nodes.values()}
     assert turns == {node.name: 2 if node is head else 1 for node in world.nodes.values()}
-    assert len(world.sent) - said == 4, "an append to each member and its acknowledgement; the next one tells the commit"
+    assert len(world.sent) - said == 4, (
+        "an append to each member and its acknowledgement; the next one tells the commit"
+    )
     assert texts(head.ledgers[1].entries)[-1] == "c"
 
 
