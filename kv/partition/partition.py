@@ -17,6 +17,7 @@ Rules that the order of the code keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final
 
 import structlog
@@ -60,6 +61,9 @@ RELEASE_OPERATIONS_MIN: Final = 1000
 STORE_RETRY_S: Final = 1.0
 """Pause between two attempts to write a store that was full."""
 
+_source_numbers = count(1)
+"""They tell the copies apart that a replica makes at the same time; each replica has a directory of its own."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -83,6 +87,7 @@ class Replica:
 
         `budget` is shared by the replicas of a node; None: this one is alone.
         """
+        # At most 25 attributes, as in `kv.raft.group`: the simulator puts four more in.
         self.partition_id = store.group_id
         self.failure: str | None = None
         self.store_full = False
@@ -94,7 +99,8 @@ class Replica:
         self._owns = owns
         self._map_epoch = map_epoch
         self._wall_ms = wall_ms
-        self._group: GroupHandle | None = None
+        self.raft: GroupHandle
+        """The group: from `attach` on, and before it nothing is called but what closes."""
         self._ended: ReplicaStopped | None = None
         self._queue = RequestQueue(config.pending_requests_max, config.pending_bytes_max)
         self._proposals = Proposals()
@@ -109,7 +115,6 @@ class Replica:
         )
         self._proposed_time_ms = 0
         self._store_retry_at = 0.0
-        self._sources_made = 0
         self._released_operations = 0
         self._at = store.last
         self._load()
@@ -165,7 +170,7 @@ class Replica:
 
     def close(self) -> None:
         """Make a last checkpoint if possible and close the store. The replica is not used afterwards."""
-        if self._group is not None:
+        if hasattr(self, "raft"):
             self.guarded(self._checkpoint_if_durable)
         self._store.close()
 
@@ -282,9 +287,9 @@ class Replica:
 
     def attach(self, group: GroupHandle) -> None:
         """Bind to the group; called once, before anything else."""
-        assert self._group is None
+        assert not hasattr(self, "raft")
         assert group.group_id == self.partition_id
-        self._group = group
+        self.raft = group
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries, contiguous with those of the call before. Never raises.
@@ -454,18 +459,11 @@ class Replica:
             },
         )
 
-    @property
-    def raft(self) -> GroupHandle:
-        """The group."""
-        assert self._group is not None, "attach comes first"
-        return self._group
-
     # --- snapshots -----------------------------------------------------------------------------------
 
     def snapshot_source(self) -> FileSource:
         """Return a source of the last checkpoint as of its `prepare`."""
-        self._sources_made += 1
-        return FileSource(self._store, str(self._sources_made))
+        return FileSource(self._store, str(next(_source_numbers)))
 
     def snapshot_sink(self, index: int, total_bytes: int) -> FileSink:
         """Return a sink for a snapshot at `index` of `total_bytes`. Raises `OSError`."""

@@ -81,19 +81,21 @@ class Connection:
 
     def _carry(self, end: int, message: bytes) -> None:
         network, last = self.network, self.last
-        when = network.loop.now_s + network.delay(self.ways[end])
-        when = max(when, last[end])
+        loop = network.loop
+        when = loop.now_s + network.delay(self.ways[end])
+        if when < last[end]:  # noqa: PLR1730  # a call of `max` costs more
+            when = last[end]
         last[end] = when
-        network.loop.call_at(when, self._arrive, end, message)
+        loop.post_at(when, self._arrive, end, message)
 
     def _arrive(self, end: int, message: bytes) -> None:
         if not self.open:
             return
-        way = self.ways[end]
-        if way in self.network.cuts:
+        way, network = self.ways[end], self.network
+        if way in network.cuts:
             self.held[end].append(message)
             return
-        self.network.count(self.purpose, way, message)
+        network.count(self.purpose, way, message)
         self.ends[1 - end].enter(self._deliver, end, message)
 
     def _deliver(self, end: int, message: bytes) -> None:
@@ -203,9 +205,8 @@ class Network:
             elif rng.random() < conditions.duplication:
                 copies = 2
         for _ in range(copies):
-            self.loop.call_later(
-                self.delay((source.name, target.name)), self._drop_off, source, target, message, deliver
-            )
+            when = self.loop.now_s + self.delay((source.name, target.name))
+            self.loop.post_at(when, self._drop_off, source, target, message, deliver)
 
     def _drop_off(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
         if target.up and not self.is_cut(source.name, target.name):
@@ -224,14 +225,12 @@ class Network:
         there, back = (source.name, target.name), (target.name, source.name)
         blocked = there in self.cuts or back in self.cuts
         if blocked or not target.up:
-            self.loop.call_later(
-                CONNECT_TIMEOUT_S if blocked else self.delay(there),
-                source.enter,
-                failed,
-            )
+            waits_s = CONNECT_TIMEOUT_S if blocked else self.delay(there)
+            self.loop.post_at(self.loop.now_s + waits_s, source.enter, failed)
             return
         round_trip = self.delay(there) + self.delay(back)
-        self.loop.call_later(round_trip, self._open, purpose, source, target, opened, failed)
+        when = self.loop.now_s + round_trip
+        self.loop.post_at(when, self._open, purpose, source, target, opened, failed)
 
     def _open(
         self,

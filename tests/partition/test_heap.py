@@ -1,4 +1,4 @@
-"""The heap's free pages go back to the system."""
+"""The heap's free pages go back to the system, and large blocks do not live in it."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def test_free_memory_below_a_block_in_use() -> None:
     heap.trim()
     assert resident_bytes() < held - BLOCKS * BLOCK_BYTES // 2
     assert len(last) == BLOCK_BYTES
+
+
+def test_large_blocks_are_untouched_after_one_was_freed() -> None:
+    """A block as large as LMDB's, when one was freed before, takes no memory until it is written to."""
+    heap.map_large_blocks()
+    del_me = bytes(2 * heap.MAPPED_BYTES_MIN)
+    del del_me
+    held = resident_bytes()
+    blocks = [bytes(2 * heap.MAPPED_BYTES_MIN) for _ in range(8)]
+    assert resident_bytes() < held + heap.MAPPED_BYTES_MIN
+    assert len(blocks) == 8
