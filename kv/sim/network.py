@@ -135,6 +135,7 @@ class Network:
         count: Callable[[str, Way, bytes], None],
     ) -> None:
         self.loop, self.rng, self.conditions, self.count = loop, rng, conditions, count
+        self._random = rng.random
         self.cuts: dict[Way, int] = {}
         """The links that stop messages, and how often each was cut."""
         self._slow: dict[Way, float] = {}
@@ -185,9 +186,9 @@ class Network:
         """Seconds that the next message takes."""
         conditions = self.conditions
         least = conditions.delay_min_s
-        delay = least + (conditions.delay_max_s - least) * self.rng.random()
+        delay = least + (conditions.delay_max_s - least) * self._random()
         if not self.calm:
-            if conditions.long_delay and self.rng.random() < conditions.long_delay:
+            if conditions.long_delay and self._random() < conditions.long_delay:
                 delay += self.rng.uniform(0, conditions.long_delay_max_s)
             if self._slow:
                 delay += self._slow.get(way, 0.0)
@@ -195,7 +196,8 @@ class Network:
 
     def datagram(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
         """Send a message that may be lost, doubled or overtaken."""
-        if self.is_cut(source.name, target.name):
+        way = (source.name, target.name)
+        if way in self.cuts:
             return
         conditions, rng = self.conditions, self.rng
         copies = 1
@@ -205,12 +207,13 @@ class Network:
             elif rng.random() < conditions.duplication:
                 copies = 2
         for _ in range(copies):
-            when = self.loop.now_s + self.delay((source.name, target.name))
-            self.loop.post_at(when, self._drop_off, source, target, message, deliver)
+            self.loop.post_at(
+                self.loop.now_s + self.delay(way), self._drop_off, way, target, message, deliver
+            )
 
-    def _drop_off(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
-        if target.up and not self.is_cut(source.name, target.name):
-            self.count("datagram", (source.name, target.name), message)
+    def _drop_off(self, way: Way, target: Host, message: bytes, deliver: Deliver) -> None:
+        if target.up and way not in self.cuts:
+            self.count("datagram", way, message)
             target.enter(deliver, message)
 
     def connect(
