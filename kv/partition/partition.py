@@ -34,7 +34,7 @@ from kv.errors import (
 )
 from kv.internal.v1 import log_pb2
 from kv.partition.answers import Answers
-from kv.partition.batch import Batch, decode_batch
+from kv.partition.batch import Batch, decode_again, decode_batch
 from kv.partition.checkpoint import Checkpoint
 from kv.partition.evidence import Witness
 from kv.partition.limits import checkpoint_limits, session_limits
@@ -183,7 +183,8 @@ class Replica:
     def submit(self, raw: bytes, reply: Reply) -> None:
         """Take one serialized `kv.v1.BatchRequest`; `reply` is called once, perhaps before this returns."""
         try:
-            batch = decode_batch(raw)
+            # who does not lead refuses most of it, and is asked again while there is no leader
+            batch = decode_batch(raw) if self.raft.is_leader else decode_again(raw)
         except KVError as error:
             reply(error)
             return
@@ -303,8 +304,10 @@ class Replica:
         """Make a checkpoint if one is due; retry a full store; end what waited long enough. `now`: seconds, monotonic."""
         if self._queue.reads:  # here too: a replica whose log is full is not pumped, and still reads
             self.guarded(self._reads.pump)
-        self._reads.tick(now)
-        self._answers.tick(now)
+        if self._reads.behind or self._snapshots.opened:  # looked at here: each turn of each group comes by
+            self._reads.tick(now)
+        if self._answers.held.waiting:
+            self._answers.tick(now)
         if self.store_full:
             if now >= self._store_retry_at:
                 self._store_retry_at = now + STORE_RETRY_S
@@ -317,7 +320,8 @@ class Replica:
 
     def overdue(self, now: float) -> bool:
         """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
-        return self._reads.overdue(now) or self._answers.overdue(now)
+        waiting = self._reads.behind or self._answers.held.waiting
+        return bool(waiting) and (self._reads.overdue(now) or self._answers.overdue(now))
 
     def _take_committed(self, entries: Sequence[Entry]) -> None:
         assert entries[0][1] == self._handed_index + 1, "entries come in order, each once"
@@ -339,7 +343,7 @@ class Replica:
         time_ms, batches = self._decode(data, ours)
         # the new leader's clock may be behind the old one's: time stands still, it never goes back
         time_ms = max(self._at.time_ms, time_ms)
-        state = RememberingView(self._store, self._snapshots) if self._snapshots else self._store
+        state = RememberingView(self._store, self._snapshots) if self._snapshots.opened else self._store
         outcomes = apply_command(state, self._sessions, index, time_ms, batches)
         self._at = Checkpoint(self.partition_id, index, term, self._at.term, time_ms)
         operations = sum([batch.count for batch in batches])
