@@ -110,6 +110,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:  # noqa: C901 - flat, and a call more would be one for each event
         """Callbacks and steps of the clock until the loop is stopped, which the base class then finds."""
         soon, timers, next_call = self._soon, self._timers, self._soon.popleft
+        timer: list[Any]
         left = 0  # of what was ready when the last look was taken: whether to stop is asked after all of it
         while True:
             if left:

@@ -95,8 +95,10 @@ class Connection:
         if way in network.cuts:
             self.held[end].append(message)
             return
-        network.count(self.purpose, way, message)
-        self.ends[1 - end].enter(self._deliver, end, message)
+        # What an instance holds is called by a name of its own: as a method it would be looked for in the class first.
+        count, enter = network.count, self.ends[1 - end].enter
+        count(self.purpose, way, message)
+        enter(self._deliver, end, message)
 
     def _deliver(self, end: int, message: bytes) -> None:
         if self.open:
@@ -222,7 +224,7 @@ class Network:
         source: Host,
         target: Host,
         opened: Callable[[Connection], None],
-        failed: Callable[[], None],
+        failed: Callable[[], object],
     ) -> None:
         """Try to connect: `opened` gets a connection whose ends have no callbacks yet, at both hosts' cost."""
         there, back = (source.name, target.name), (target.name, source.name)
@@ -241,7 +243,7 @@ class Network:
         source: Host,
         target: Host,
         opened: Callable[[Connection], None],
-        failed: Callable[[], None],
+        failed: Callable[[], object],
     ) -> None:
         if not target.up or not source.up:
             source.enter(failed)

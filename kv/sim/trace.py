@@ -55,11 +55,12 @@ class Trace:
 
     def message(self, purpose: str, way: tuple[str, str], data: bytes) -> None:
         """A message arrived, by a way (from whom, to whom)."""
-        event = (self._now(), purpose, way, data)
+        now, undigested = self._now, self._undigested
+        event = (now(), purpose, way, data)
         self._events.append(event)
         self.count += 1
-        self._undigested.append(event)
-        if len(self._undigested) >= EVENTS_UNDIGESTED_MAX:
+        undigested.append(event)
+        if len(undigested) >= EVENTS_UNDIGESTED_MAX:
             self._take_in()
 
     def note(self, node: str, text: str) -> None:

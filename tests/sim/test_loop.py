@@ -58,7 +58,8 @@ def test_what_was_ready_runs_before_the_loop_stops() -> None:
     loop = VirtualLoop()
     seen: list[str] = []
     loop.call_soon(loop.stop)
-    loop.call_soon(lambda: (seen.append("ready"), loop.call_soon(seen.append, "later")))
+    loop.call_soon(loop.call_soon, seen.append, "later")
+    loop.call_soon(seen.append, "ready")
     loop.run_forever()
     assert seen == ["ready"]
     loop.call_soon(loop.stop)
