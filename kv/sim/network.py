@@ -35,7 +35,7 @@ class Host(Protocol):
     def up(self) -> bool:
         """Whether the process runs."""
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         """Run the callback as an event of this process: later if it is paused, never if it is dead."""
 
 

@@ -56,7 +56,7 @@ class Life:
         """See `Shell`."""
         self.alive = True
         self._paused = False
-        self._waiting: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._lanes: dict[str, float] = {}
         self.in_worker: dict[str, deque[Callable[[], None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,7 +67,7 @@ class Life:
 
     # ------------------------------------------------------------ events
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         """Run an event of this process now, or when it goes on, or never."""
         if not self.alive:
             return

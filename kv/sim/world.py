@@ -116,7 +116,7 @@ class ClientHost:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         """See `Host`."""
         callback(*args)
 
