@@ -125,7 +125,7 @@ class Pulse:
 
     def _say(self, peer: str, now: float) -> None:
         """Sends the beat, if there is a reason for one, and the answer that is owed, in one go."""
-        messages: list[raft_pb2.RaftMessage] = []
+        messages = []
         owed, sender = self._owed.pop(peer, None), self._senders.get(peer)
         if owed is not None:
             self._listeners[peer].answer(owed.beat_reply.sequence, now)
