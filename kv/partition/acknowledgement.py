@@ -37,38 +37,39 @@ class Acknowledgements:
 
     def __init__(self, all_write_timeout_s: float) -> None:
         self._timeout_s = all_write_timeout_s
-        self._held: list[Held] = []
+        self.waiting: list[Held] = []
+        """Whether there are any is asked each turn: so it is no method."""
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.waiting)
 
     def hold(self, request: Request, index: int, revision: int, response: bytes, now: float) -> None:
         """Keep an answer back."""
         asked_s = request.batch.options.all_timeout_s or self._timeout_s
         deadline = now + min(asked_s, ALL_TIMEOUT_FACTOR_MAX * self._timeout_s)
-        self._held.append(Held(request, index, revision, response, deadline))
+        self.waiting.append(Held(request, index, revision, response, deadline))
 
     def take_proved(self, all_durable_index: int) -> list[Held]:
         """Take the answers whose index every replica has on its disk."""
-        return self._take([held for held in self._held if held.index <= all_durable_index])
+        return self._take([held for held in self.waiting if held.index <= all_durable_index])
 
     def take_overdue(self, now: float) -> list[Held]:
         """Take the answers that waited long enough."""
-        return self._take([held for held in self._held if held.deadline <= now])
+        return self._take([held for held in self.waiting if held.deadline <= now])
 
     def overdue(self, now: float) -> bool:
         """Whether an answer waited long enough."""
-        return bool(self._held) and any(held.deadline <= now for held in self._held)
+        return bool(self.waiting) and any(held.deadline <= now for held in self.waiting)
 
     def take_all(self) -> list[Held]:
         """Take every answer: nobody can prove anything to this replica any more."""
-        taken, self._held = self._held, []
+        taken, self.waiting = self.waiting, []
         return taken
 
     def _take(self, taken: list[Held]) -> list[Held]:
         if taken:
             gone = dict.fromkeys(taken)
-            self._held = [held for held in self._held if held not in gone]
+            self.waiting = [held for held in self.waiting if held not in gone]
         return taken
 
 

@@ -46,7 +46,8 @@ class Answers:
         self._home = home
         self._queue = queue
         self._witness = witness
-        self._held = Acknowledgements(all_write_timeout_s)
+        self.held = Acknowledgements(all_write_timeout_s)
+        """The answers to writes at level ALL that wait for the last replica."""
         self._traces = Traces(node, lambda: home.raft.now)
 
     def answer(self, request: Request, outcome: Outcome) -> None:
@@ -93,33 +94,33 @@ class Answers:
         revision = written if isinstance(outcome, Repeated) or not options.tells_revision else index
         response = outcome + form.part(revision)
         if options.all_replicas and written and any(map(wrote, results_of(outcome))):
-            self._held.hold(request, index, written, response, self._home.raft.now)
+            self.held.hold(request, index, written, response, self._home.raft.now)
             self.release()
         else:
             self.answer(request, response)
 
     def release(self) -> None:
         """Answer the writes at level ALL that are on all disks, or can no longer be proved to be."""
-        if self._held:
+        if self.held.waiting:
             raft = self._home.raft
-            for held in self._held.take_proved(raft.all_durable_index):
+            for held in self.held.take_proved(raft.all_durable_index):
                 self.answer(held.request, held.response)
             if not raft.is_leader:
-                self._give_up(self._held.take_all(), "this replica does not lead any more")
+                self._give_up(self.held.take_all(), "this replica does not lead any more")
 
     def overdue(self, now: float) -> bool:
         """Whether `tick` would end the wait of a write at level ALL."""
-        return self._held.overdue(now)
+        return self.held.overdue(now)
 
     def tick(self, now: float) -> None:
         """End what waited long enough. `now`: seconds, monotonic."""
-        if self._held:
+        if self.held.waiting:
             self.release()
-            self._give_up(self._held.take_overdue(now), "the time for it is over")
+            self._give_up(self.held.take_overdue(now), "the time for it is over")
 
     def give_up(self) -> None:
         """Answer all writes at level ALL: this replica will not find out whether they are everywhere."""
-        self._give_up(self._held.take_all(), "this replica cannot find out any more")
+        self._give_up(self.held.take_all(), "this replica cannot find out any more")
 
     def lost(self, requests: Sequence[Request], index: int) -> None:
         """Answer requests of a command whose fate is not known."""

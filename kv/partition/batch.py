@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -24,6 +25,10 @@ from kv.v1 import kv_pb2
 
 BATCH_OPERATIONS_MAX: Final = 4096
 """Operations in one batch, those inside transactions included: so the results without values stay below 1 MiB."""
+
+BATCHES_KEPT_MAX: Final = 64
+KEPT_BYTES_MAX: Final = 4096
+"""What `decode_again` remembers, for all replicas of the process: so many batches, of so many bytes each at most."""
 
 GET: Final = 0
 """(GET, key)"""
@@ -170,6 +175,14 @@ def decode_batch(raw: bytes) -> Batch:
         not 0 <= level <= _LEVEL_PLAIN_MAX or message.trace or kinds & 1 << PAGE or message.HasField("read")
     )
     return Batch(tuple(operations), 0, 0, 0, level, False, read_options(message) if rare else PLAIN)
+
+
+_decode_kept = lru_cache(maxsize=BATCHES_KEPT_MAX)(decode_batch)
+
+
+def decode_again(raw: bytes) -> Batch:
+    """Decode as `decode_batch` does a batch that probably came before: short ones are remembered for a while."""
+    return _decode_kept(raw) if len(raw) <= KEPT_BYTES_MAX else decode_batch(raw)
 
 
 def _writing(message: kv_pb2.BatchRequest, operations: tuple[Operation, ...], kinds: int) -> Batch:

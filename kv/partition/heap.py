@@ -1,6 +1,6 @@
 """The C heap of this process: what LMDB and large values take from it, and how its free part goes back.
 
-Here lives the one call into the C library, and no decision when to make it. What Python's own allocator holds is not touched.
+Here live the calls into the C library, and no decision when to make them. What Python's own allocator holds is not touched.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ from typing import Final
 
 _MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Of glibc; other C libraries have none."""
+_MALLOPT: Final = getattr(ctypes.CDLL(None), "mallopt", None)
+_M_MMAP_THRESHOLD: Final = -3
+"""From glibc's `malloc.h`."""
+MAPPED_BYTES_MIN: Final = 1 << 20
+"""LMDB takes two blocks of 1 and 2 MiB for each environment, mostly never touched."""
 
 
 def trim() -> None:
@@ -19,3 +24,13 @@ def trim() -> None:
     """
     if _MALLOC_TRIM is not None:
         _MALLOC_TRIM(0)
+
+
+def map_large_blocks() -> None:
+    """Let blocks of `MAPPED_BYTES_MIN` and more come from the system for good, empty and untouched.
+
+    glibc stops doing so once one was freed: then each environment that is opened again zeroes 3 MiB of the heap,
+    which takes a millisecond and makes them resident. For a process that opens environments all the time.
+    """
+    if _MALLOPT is not None:
+        _MALLOPT(_M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)

@@ -17,6 +17,7 @@ Rules that the order of the code keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final
 
 import structlog
@@ -33,7 +34,7 @@ from kv.errors import (
 )
 from kv.internal.v1 import log_pb2
 from kv.partition.answers import Answers
-from kv.partition.batch import Batch, decode_batch
+from kv.partition.batch import Batch, decode_again, decode_batch
 from kv.partition.checkpoint import Checkpoint
 from kv.partition.evidence import Witness
 from kv.partition.limits import checkpoint_limits, session_limits
@@ -60,6 +61,9 @@ RELEASE_OPERATIONS_MIN: Final = 1000
 STORE_RETRY_S: Final = 1.0
 """Pause between two attempts to write a store that was full."""
 
+_source_numbers = count(1)
+"""They tell the copies apart that a replica makes at the same time; each replica has a directory of its own."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -83,6 +87,7 @@ class Replica:
 
         `budget` is shared by the replicas of a node; None: this one is alone.
         """
+        # At most 25 attributes, as in `kv.raft.group`: the simulator puts four more in.
         self.partition_id = store.group_id
         self.failure: str | None = None
         self.store_full = False
@@ -94,7 +99,8 @@ class Replica:
         self._owns = owns
         self._map_epoch = map_epoch
         self._wall_ms = wall_ms
-        self._group: GroupHandle | None = None
+        self.raft: GroupHandle
+        """The group: from `attach` on, and before it nothing is called but what closes."""
         self._ended: ReplicaStopped | None = None
         self._queue = RequestQueue(config.pending_requests_max, config.pending_bytes_max)
         self._proposals = Proposals()
@@ -109,7 +115,6 @@ class Replica:
         )
         self._proposed_time_ms = 0
         self._store_retry_at = 0.0
-        self._sources_made = 0
         self._released_operations = 0
         self._at = store.last
         self._load()
@@ -165,7 +170,7 @@ class Replica:
 
     def close(self) -> None:
         """Make a last checkpoint if possible and close the store. The replica is not used afterwards."""
-        if self._group is not None:
+        if hasattr(self, "raft"):
             self.guarded(self._checkpoint_if_durable)
         self._store.close()
 
@@ -178,7 +183,8 @@ class Replica:
     def submit(self, raw: bytes, reply: Reply) -> None:
         """Take one serialized `kv.v1.BatchRequest`; `reply` is called once, perhaps before this returns."""
         try:
-            batch = decode_batch(raw)
+            # who does not lead refuses most of it, and is asked again while there is no leader
+            batch = decode_batch(raw) if self.raft.is_leader else decode_again(raw)
         except KVError as error:
             reply(error)
             return
@@ -282,9 +288,9 @@ class Replica:
 
     def attach(self, group: GroupHandle) -> None:
         """Bind to the group; called once, before anything else."""
-        assert self._group is None
+        assert not hasattr(self, "raft")
         assert group.group_id == self.partition_id
-        self._group = group
+        self.raft = group
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries, contiguous with those of the call before. Never raises.
@@ -298,8 +304,10 @@ class Replica:
         """Make a checkpoint if one is due; retry a full store; end what waited long enough. `now`: seconds, monotonic."""
         if self._queue.reads:  # here too: a replica whose log is full is not pumped, and still reads
             self.guarded(self._reads.pump)
-        self._reads.tick(now)
-        self._answers.tick(now)
+        if self._reads.behind or self._snapshots.opened:  # looked at here: each turn of each group comes by
+            self._reads.tick(now)
+        if self._answers.held.waiting:
+            self._answers.tick(now)
         if self.store_full:
             if now >= self._store_retry_at:
                 self._store_retry_at = now + STORE_RETRY_S
@@ -312,7 +320,8 @@ class Replica:
 
     def overdue(self, now: float) -> bool:
         """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
-        return self._reads.overdue(now) or self._answers.overdue(now)
+        waiting = self._reads.behind or self._answers.held.waiting
+        return bool(waiting) and (self._reads.overdue(now) or self._answers.overdue(now))
 
     def _take_committed(self, entries: Sequence[Entry]) -> None:
         assert entries[0][1] == self._handed_index + 1, "entries come in order, each once"
@@ -334,7 +343,7 @@ class Replica:
         time_ms, batches = self._decode(data, ours)
         # the new leader's clock may be behind the old one's: time stands still, it never goes back
         time_ms = max(self._at.time_ms, time_ms)
-        state = RememberingView(self._store, self._snapshots) if self._snapshots else self._store
+        state = RememberingView(self._store, self._snapshots) if self._snapshots.opened else self._store
         outcomes = apply_command(state, self._sessions, index, time_ms, batches)
         self._at = Checkpoint(self.partition_id, index, term, self._at.term, time_ms)
         operations = sum([batch.count for batch in batches])
@@ -454,18 +463,11 @@ class Replica:
             },
         )
 
-    @property
-    def raft(self) -> GroupHandle:
-        """The group."""
-        assert self._group is not None, "attach comes first"
-        return self._group
-
     # --- snapshots -----------------------------------------------------------------------------------
 
     def snapshot_source(self) -> FileSource:
         """Return a source of the last checkpoint as of its `prepare`."""
-        self._sources_made += 1
-        return FileSource(self._store, str(self._sources_made))
+        return FileSource(self._store, str(next(_source_numbers)))
 
     def snapshot_sink(self, index: int, total_bytes: int) -> FileSink:
         """Return a sink for a snapshot at `index` of `total_bytes`. Raises `OSError`."""

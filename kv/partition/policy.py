@@ -35,7 +35,7 @@ class CheckpointLimits:
 class ReplayBudget:
     """What all replicas of a node together would apply again after a crash: applying it is what a restart takes.
 
-    Above `operations_max` a replica makes a checkpoint as soon as it has its share of that or more. So the next one
+    At `operations_max` and above a replica makes a checkpoint as soon as it has its share of the sum or more. So the next one
     after another does, rather than all at the same moment, and a replica that has little to gain writes nothing.
     """
 
@@ -45,10 +45,6 @@ class ReplayBudget:
         self.replicas = 0
         self._moment = 0.0
         self._timed = 0
-
-    def exceeded_by(self, operations: int) -> bool:
-        """Whether there is too much in all, and a replica with so many operations has its share of it."""
-        return self.operations >= self.operations_max and operations * self.replicas >= self.operations
 
     def has_room_at(self, now: float) -> bool:
         """Whether one more checkpoint may be made at this moment only because of the time; counts it."""
@@ -83,10 +79,11 @@ class CheckpointPolicy:
 
     def large(self) -> bool:
         """Whether so much was applied that a checkpoint is due whatever the time."""
+        limits, budget, operations = self._limits, self._budget, self._operations
+        if self._bytes >= limits.checkpoint_bytes_max or operations >= limits.checkpoint_ops_max:
+            return True
         return (
-            self._bytes >= self._limits.checkpoint_bytes_max
-            or self._operations >= self._limits.checkpoint_ops_max
-            or self._budget.exceeded_by(self._operations)
+            budget.operations >= budget.operations_max and operations * budget.replicas >= budget.operations
         )
 
     def due(self, now: float) -> bool:
@@ -97,14 +94,11 @@ class CheckpointPolicy:
             self._since = now
         if self.large():
             return True
-        by_time = self._quiet(now) or now - self._since >= self._limits.checkpoint_interval_s
-        return by_time and self._budget.has_room_at(now)
-
-    def _quiet(self, now: float) -> bool:
         if self._entries != self._seen_entries:
             self._seen_entries, self._seen_at = self._entries, now
-            return False
-        return self._operations >= QUIET_OPERATIONS_MIN and now - self._seen_at >= QUIET_S
+        quiet = self._operations >= QUIET_OPERATIONS_MIN and now - self._seen_at >= QUIET_S
+        by_time = quiet or now - self._since >= self._limits.checkpoint_interval_s
+        return by_time and self._budget.has_room_at(now)
 
     def rolled_back(self) -> None:
         """Forget what was applied since the last checkpoint: it will be applied again."""

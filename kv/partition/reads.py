@@ -88,7 +88,8 @@ class Reads:
         self._limits = page_limits(config)
         self._session_wait_s = config.session_wait_s
         self._confirming: dict[Request, None] = {}  # in order: answers must not depend on addresses
-        self._behind: dict[Request, tuple[int, float]] = {}  # index awaited, deadline; deadlines grow
+        self.behind: dict[Request, tuple[int, float]] = {}
+        """The SESSION reads that wait: index awaited, deadline; deadlines grow."""
         self._known: ReadProof | None = None
         self._refreshing = False
 
@@ -156,29 +157,29 @@ class Reads:
     def _wait(self, request: Request) -> None:
         assert request.batch.level == _SESSION, "reads at other levels are answered at once or confirmed"
         wanted = request.batch.options.after_index(self._home.partition_id)
-        self._behind[request] = (wanted, self._home.raft.now + self._session_wait_s)
+        self.behind[request] = (wanted, self._home.raft.now + self._session_wait_s)
 
     def applied(self) -> None:
         """Answer the SESSION reads whose index is applied now."""
-        if self._behind:
+        if self.behind:
             index = self._home.applied_index
-            for request in [one for one, (wanted, _) in self._behind.items() if wanted <= index]:
+            for request in [one for one, (wanted, _) in self.behind.items() if wanted <= index]:
                 outcome = self.stale(
                     request.batch
                 )  # before it is taken out: a failure answers what is still in
-                del self._behind[request]
+                del self.behind[request]
                 self._answer(request, outcome)
 
     def tick(self, now: float) -> None:
         """Refuse the SESSION reads that waited long enough; forget the scans that nobody goes on with."""
-        if self._behind:
+        if self.behind:
             self._refuse_behind(now)
-        if self.snapshots:
+        if self.snapshots.opened:
             self.snapshots.expire(now)
 
     def _refuse_behind(self, now: float) -> None:
-        for request in [one for one, (_, deadline) in self._behind.items() if deadline <= now]:
-            wanted, _ = self._behind.pop(request)
+        for request in [one for one, (_, deadline) in self.behind.items() if deadline <= now]:
+            wanted, _ = self.behind.pop(request)
             had = self._home.applied_index
             self._answer(
                 request,
@@ -190,12 +191,12 @@ class Reads:
 
     def overdue(self, now: float) -> bool:
         """Whether `tick` would refuse a SESSION read."""
-        return bool(self._behind) and next(iter(self._behind.values()))[1] <= now
+        return bool(self.behind) and next(iter(self.behind.values()))[1] <= now
 
     def take_all(self) -> list[Request]:
         """Take every read that waits here, to be answered otherwise."""
-        taken = [*self._confirming, *self._behind]
-        self._confirming, self._behind = {}, {}
+        taken = [*self._confirming, *self.behind]
+        self._confirming, self.behind = {}, {}
         return taken
 
     def _confirm(self, reads: Sequence[Request], *, lease: bool) -> None:

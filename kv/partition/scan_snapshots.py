@@ -68,28 +68,29 @@ class ScanSnapshots(Generic[Told]):
 
     def __init__(self, limits: SnapshotLimits) -> None:
         self._limits = limits
-        self._open: OrderedDict[int, Snapshot[Told]] = OrderedDict()
+        self.opened: OrderedDict[int, Snapshot[Told]] = OrderedDict()
+        """The open ones by their ids. Whether there are any is asked each turn and for each entry: so it is no method."""
         self._causes: OrderedDict[int, str] = OrderedDict()
         self._counter = 0
         self.kept_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.opened)
 
     def open(self, index: int, told: Told, now: float) -> int:
         """Keep the state as it is now, after the entry `index`; return the id."""
-        assert not self._open or index >= self._newest().index, "the state never goes back under a snapshot"
+        assert not self.opened or index >= self._newest().index, "the state never goes back under a snapshot"
         self._counter = (self._counter + 1) % (1 << ID_COUNTER_BITS)
         number = index << ID_COUNTER_BITS | self._counter
-        assert number not in self._open, "fewer snapshots are open than the counter counts"
-        self._open[number] = Snapshot(index, told, now)
-        while len(self._open) > self._limits.scan_snapshots_max:
+        assert number not in self.opened, "fewer snapshots are open than the counter counts"
+        self.opened[number] = Snapshot(index, told, now)
+        while len(self.opened) > self._limits.scan_snapshots_max:
             self._drop_idlest("too many scans are open at this replica")
         return number
 
     def get(self, number: int, now: float) -> Snapshot[Told]:
         """Return the snapshot, which counts as used. Raises `SnapshotGone`."""
-        snapshot = self._open.get(number)
+        snapshot = self.opened.get(number)
         if snapshot is None:
             cause = self._causes.get(number, "this replica does not know it, or was restarted since")
             raise SnapshotGone(f"the snapshot {number} is gone: {cause}", metadata={"cause": cause})
@@ -103,12 +104,12 @@ class ScanSnapshots(Generic[Told]):
     def expire(self, now: float) -> None:
         """Drop the snapshots that were not read for too long."""
         idle_s = self._limits.scan_snapshot_idle_s
-        for number in [number for number, one in self._open.items() if now - one.used_at >= idle_s]:
+        for number in [number for number, one in self.opened.items() if now - one.used_at >= idle_s]:
             self._drop(number, f"no page was read for {idle_s:g} s")
 
     def drop_all(self, cause: str) -> None:
         """Drop every snapshot: the state does not follow from theirs by writes any more."""
-        for number in list(self._open):  # oldest first: nobody takes anything over
+        for number in list(self.opened):  # oldest first: nobody takes anything over
             self._drop(number, cause)
 
     def remember(self, key: bytes, state: StateView) -> None:
@@ -119,17 +120,17 @@ class ScanSnapshots(Generic[Told]):
         record = state.get(key)
         self._keep(newest, key, record)
         insort(newest.keys, key)
-        while self._open and self.kept_bytes > self._limits.scan_snapshot_bytes_max:
+        while self.opened and self.kept_bytes > self._limits.scan_snapshot_bytes_max:
             self._drop_idlest("the writes since have replaced more than may be kept")
 
     def view(self, number: int, state: ReadView) -> SnapshotView:
         """Return the state at the snapshot's index. No write may come between two uses of it."""
-        numbers = list(self._open)
-        chain = [self._open[one] for one in numbers[numbers.index(number) :]]
+        numbers = list(self.opened)
+        chain = [self.opened[one] for one in numbers[numbers.index(number) :]]
         return SnapshotView(state, chain)
 
     def _newest(self) -> Snapshot[Told]:
-        return next(reversed(self._open.values()))
+        return next(reversed(self.opened.values()))
 
     def _keep(self, snapshot: Snapshot[Told], key: bytes, record: bytes | None) -> None:
         snapshot.replaced[key] = record
@@ -138,16 +139,16 @@ class ScanSnapshots(Generic[Told]):
         self.kept_bytes += size
 
     def _drop_idlest(self, cause: str) -> None:
-        self._drop(min(self._open, key=lambda number: self._open[number].used_at), cause)
+        self._drop(min(self.opened, key=lambda number: self.opened[number].used_at), cause)
 
     def _drop(self, number: int, cause: str) -> None:
         """Forget a snapshot; the next older one takes over what it needs of it."""
-        numbers = list(self._open)
+        numbers = list(self.opened)
         place = numbers.index(number)
-        gone = self._open.pop(number)
+        gone = self.opened.pop(number)
         self.kept_bytes -= gone.kept_bytes
         if place:
-            older = self._open[numbers[place - 1]]
+            older = self.opened[numbers[place - 1]]
             for key, record in gone.replaced.items():
                 if key not in older.replaced:
                     self._keep(older, key, record)

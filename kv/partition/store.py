@@ -361,6 +361,7 @@ class Store:
             raise ReplicaCorrupt(self.directory, str(error)) from error
         if self.last.group_id != self.group_id:
             raise ReplicaCorrupt(self.directory, f"it is of group {self.last.group_id}, not {self.group_id}")
+        self._page_bytes: int = self._env.stat()["psize"]
         self._map_bytes = max(self._map_bytes, self._env.info()["map_size"])  # LMDB maps a larger file whole
         self._grow(at_least=0)
 
@@ -373,7 +374,7 @@ class Store:
     def _grow(self, at_least: int) -> None:
         """Double the map while more than half of it is used. The write transaction must not be open."""
         assert self._txn is None
-        used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        used = (self._env.info()["last_pgno"] + 1) * self._page_bytes
         wanted = max(self._map_bytes, at_least)
         while used * 2 > wanted:
             wanted *= 2

@@ -147,7 +147,8 @@ class BeatSender:
         beat = self._sent.get(sequence)
         if beat is None or beat.digest != digest:
             return []
-        self.heard = max(self.heard, sequence)
+        if sequence > self.heard:  # noqa: PLR1730  # a call of `max` costs more
+            self.heard = sequence
         if not agreed:
             self.agreed = False
             return []
@@ -155,6 +156,8 @@ class BeatSender:
             self.answered, self.answered_at = beat, now
             if not refused and digest == self.roll.digest:
                 self.agreed = True
+        if not refused:
+            return []
         waking = [group for group in refused if self._since.get(group, sequence + 1) <= sequence]
         for group in waking:  # the answer is to all groups but these
             self._since[group] = sequence + 1

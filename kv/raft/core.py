@@ -118,9 +118,9 @@ class _Log(_CoreJournal):
         if item.__class__ is int:
             return self._journal.entries[item]
         assert isinstance(item, slice)
-        start = item.start or 0
+        start, stop = item.start or 0, item.stop
         end = start + _SLICE_ENTRIES_MAX
-        return self._journal.entries[start : end if item.stop is None else min(item.stop, end)]
+        return self._journal.entries[start : end if stop is None or stop > end else stop]
 
     def __len__(self) -> int:
         return len(self._journal.entries)
@@ -163,6 +163,9 @@ class _Consensus(_syncobj.SyncObj):
 
 class _Edge(_CoreTransport):
     """The core's transport: what it sends goes to the guard, what arrives comes from the guard."""
+
+    ready = True
+    """Asked twice a tick, so it is no property, as it is above."""
 
     def __init__(self, send: Send, members: _Members) -> None:
         super().__init__(None, None, None)

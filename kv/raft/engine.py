@@ -77,6 +77,7 @@ class Engine:
         maintained: Callable[[], None] = lambda: None,
     ) -> None:
         """`rng` draws from [0, 1). `maintained` is called each `MAINTENANCE_S`, for whoever keeps count of what the groups did."""
+        # At most 28 attributes, as in `group.py`: the simulator puts one more in.
         self.wal, self.config = wal, config
         self.now = shell.now
         """Seconds on the node's steady clock."""
@@ -93,8 +94,6 @@ class Engine:
         )
         self._links, self._shell, self._metrics, self._fatal = links, shell, metrics, fatal
         self._maintained = maintained
-        self._messages_in = metrics.raft_messages.labels("in")
-        self._messages_out = metrics.raft_messages.labels("out")
         # Since the metrics were told: they take a lock for each count.
         self._received = self._sent = self._synced = self._synced_bytes = 0
         self._connected: set[str] = set()
@@ -138,9 +137,10 @@ class Engine:
             return
         count = 0
         answering: dict[Group, None] = {}  # they need no turn, but have something to send
+        groups = self.groups
         for message in messages:
             count += 1
-            group = self.groups.get(message.group)
+            group = groups.get(message.group)
             if group is not None:
                 try:
                     group.receive(message, peer)
@@ -385,9 +385,9 @@ class Engine:
 
     def _tell_metrics(self) -> None:
         if self._received:
-            self._messages_in.inc(self._received)
+            self._metrics.raft_messages.labels("in").inc(self._received)
         if self._sent:
-            self._messages_out.inc(self._sent)
+            self._metrics.raft_messages.labels("out").inc(self._sent)
         if self._synced:
             self._metrics.wal_syncs.inc(self._synced)
             self._metrics.wal_bytes.inc(self._synced_bytes)

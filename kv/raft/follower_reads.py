@@ -45,17 +45,14 @@ class FollowerReads:
         self._life_s, self._rng, self._matched = life_s, rng, matched
         self._sequence: int | None = None  # drawn when first needed: most replicas never ask
         self._waiting: list[Done] = []
+        self.idle = True
+        """Whether no read waits for anything: each turn asks, so it is no method."""
         self._open: Question | None = None
         self._answered: list[Question] = []
 
     def __len__(self) -> int:
         open_reads = 0 if self._open is None else len(self._open.reads)
         return len(self._waiting) + open_reads + sum(len(question.reads) for question in self._answered)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no read waits for anything."""
-        return not self._waiting and self._open is None and not self._answered
 
     @property
     def can_begin(self) -> bool:
@@ -70,6 +67,7 @@ class FollowerReads:
     def add(self, done: Done) -> None:
         """Takes a read that arrived now."""
         self._waiting.append(done)
+        self.idle = False
 
     def begin(self, term: int, leader: str, now: float) -> Question:
         """Opens a question to `leader` for all reads that wait, to be sent now."""
@@ -106,6 +104,7 @@ class FollowerReads:
             return []
         out = question.reads + self._waiting
         self._open, self._waiting = None, []
+        self.idle = not self._answered
         return out
 
     def _answers(self, question: Question, sender: str, term: int, sequence: int) -> bool:
@@ -123,6 +122,7 @@ class FollowerReads:
             else:
                 kept.append(question)
         self._answered = kept
+        self._note_idle()
         return out
 
     def expire(self, now: float) -> list[Done]:
@@ -135,7 +135,11 @@ class FollowerReads:
             if now - question.began_at >= self._life_s:
                 out += question.reads
         self._answered = [q for q in self._answered if now - q.began_at < self._life_s]
+        self._note_idle()
         return out
+
+    def _note_idle(self) -> None:
+        self.idle = not (self._waiting or self._answered) and self._open is None
 
     def drop(self) -> list[Done]:
         """The term is over, or the leader out of reach: takes every read that was not served."""
@@ -143,4 +147,5 @@ class FollowerReads:
         for question in self._answered:
             out += question.reads
         self._waiting, self._open, self._answered = [], None, []
+        self.idle = True
         return out

@@ -46,18 +46,14 @@ class Outbox:
 
     def post(self, outgoing: Outgoing, size: int) -> None:
         """Adds a message; `size` is the bytes of an append's entries."""
-        if not outgoing.message.HasField("append"):
-            if not outgoing.bulk:
-                self._tails.pop(outgoing.peer, None)
-            self._hold(outgoing)
-            return
-        if not self._joined(outgoing, size):
+        if outgoing.message.HasField("append"):
+            if self._joined(outgoing, size):
+                return
             append = outgoing.message.append
             end = append.prev_index + len(append.entries)
-            self._hold(outgoing)
             self._tails[outgoing.peer] = _Tail(outgoing, end, size)
-
-    def _hold(self, outgoing: Outgoing) -> None:
+        elif self._tails and not outgoing.bulk:
+            self._tails.pop(outgoing.peer, None)
         self._held.append(outgoing)
         self.empty = False
 
@@ -81,16 +77,16 @@ class Outbox:
 
     def take(self, durable: int) -> list[Outgoing]:
         """Takes what may leave when the log is durable up to record `durable`."""
-        if not self._held:
-            return []
+        held = self._held
         self._tails.clear()
-        free = [outgoing for outgoing in self._held if outgoing.after <= durable]
-        if len(free) == len(self._held):
-            self._held = []
-        else:
-            self._held = [outgoing for outgoing in self._held if outgoing.after > durable]
-        self.empty = not self._held
-        return free
+        for outgoing in held:
+            if outgoing.after > durable:
+                break
+        else:  # mostly nothing has to wait
+            self._held, self.empty = [], True
+            return held
+        self._held = [outgoing for outgoing in held if outgoing.after > durable]
+        return [outgoing for outgoing in held if outgoing.after <= durable]
 
     def forget(self, peer: str) -> None:
         """The connection to `peer` was reset: what waits for it is lost like what was in flight."""

@@ -78,11 +78,13 @@ class Pulse:
     def tick(self, now: float) -> None:
         """Wakes who was not answered, or heard nothing, for too long; sends the beats that are due."""
         for sender in self._senders.values():
-            if sender.roll.lines and not sender.alive(now, self._patience_s):
-                self._wake(sender.roll.lines)
+            lines = sender.roll.lines
+            if lines and not sender.alive(now, self._patience_s):
+                self._wake(lines)
         for listener in self._listeners.values():
-            if listener.roll.lines and now - listener.heard_at >= self._config.election_min_s:
-                self._wake(listener.roll.lines)
+            lines = listener.roll.lines
+            if lines and now - listener.heard_at >= self._config.election_min_s:
+                self._wake(lines)
         beat_at, early_s = self._beat_at, self._early_s
         for peer in self._connected:
             if now - beat_at.get(peer, 0.0) >= early_s:
@@ -137,12 +139,17 @@ class Pulse:
         self._sequence += 1
         self._beat_at[peer] = now
         sender.sent(self._sequence, now)
-        message = raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me)
+        message = self._envelope()
         beat = message.beat
         beat.sequence, beat.digest, beat.heard = self._sequence, sender.roll.digest, sender.heard
         if not sender.agreed:
             beat.complete = True
             beat.lines.extend(sender.roll.numbers())
+        return message
+
+    def _envelope(self) -> raft_pb2.RaftMessage:
+        message = raft_pb2.RaftMessage()
+        message.group, message.sender = BEATS_GROUP, self._me
         return message
 
     # ------------------------------------------------------------ beats in
@@ -165,7 +172,7 @@ class Pulse:
             agreed = changed = True
         if agreed:
             listener.hear(beat.heard, now, changed=changed)
-        owed = self._owed[peer] = raft_pb2.RaftMessage(group=BEATS_GROUP, sender=self._me)
+        owed = self._owed[peer] = self._envelope()
         reply = owed.beat_reply
         reply.sequence, reply.digest, reply.agreed = beat.sequence, beat.digest, agreed
         if refused:
@@ -191,4 +198,6 @@ class Pulse:
 
     def _on_answer(self, peer: str, reply: raft_pb2.BeatReply, now: float) -> None:
         sender = self._senders[peer]
-        self._wake(sender.on_answer(reply.sequence, reply.digest, reply.agreed, reply.refused, now))
+        waking = sender.on_answer(reply.sequence, reply.digest, reply.agreed, reply.refused, now)
+        if waking:
+            self._wake(waking)

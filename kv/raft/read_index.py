@@ -38,6 +38,8 @@ class ReadIndexQueue:
     def __init__(self, quorum: int) -> None:
         self._quorum = quorum
         self._waiting: list[Done] = []
+        self.idle = True
+        """Whether no read waits for anything: each turn asks, so it is no method."""
         self._round: Round | None = None
         self._confirmed: list[tuple[ReadProof, list[Done]]] = []
         self._sequence = 0
@@ -49,11 +51,7 @@ class ReadIndexQueue:
     def add(self, done: Done) -> None:
         """Takes a read that arrived now."""
         self._waiting.append(done)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no read waits for anything."""
-        return not self._waiting and self._round is None and not self._confirmed
+        self.idle = False
 
     @property
     def can_begin(self) -> bool:
@@ -100,6 +98,7 @@ class ReadIndexQueue:
     def proved(self, proof: ReadProof, done: Done) -> None:
         """Takes a read whose index is proved already, and not yet applied."""
         self._confirmed.append((proof, [done]))
+        self.idle = False
 
     def _settle_round(self) -> None:
         current = self._round
@@ -118,6 +117,7 @@ class ReadIndexQueue:
                 out += [(proof, done) for done in reads]
             else:
                 self._confirmed.append((proof, reads))
+        self.idle = not (self._waiting or self._confirmed) and self._round is None
         return out
 
     def drop(self) -> list[Done]:
@@ -128,4 +128,5 @@ class ReadIndexQueue:
         for _, reads in self._confirmed:
             out += reads
         self._waiting, self._round, self._confirmed = [], None, []
+        self.idle = True
         return out

@@ -93,7 +93,8 @@ class View:
     @property
     def now(self) -> float:
         """Seconds on the node's steady clock, as it shows at this moment."""
-        return self.host.now()
+        now = self.host.now  # what an engine holds is no method of its class: called as one it takes longer
+        return now()
 
     @property
     def installing(self) -> bool:

@@ -397,15 +397,15 @@ class Router:
             policy=self._policy,
         )
         match step:
+            case Retry(node, delay_s, progress):
+                call.progress = progress
+                self._retry(call, node, delay_s)
             case Fail(final):
                 self._finish(call, final)
             case Reopen(progress):
                 call.progress = progress
                 self._desks.release(call.info.id, call)
                 self._desks.attach(call.info.id, call)
-            case Retry(node, delay_s, progress):
-                call.progress = progress
-                self._retry(call, node, delay_s)
 
     def _retry(self, call: Call, node: NodeId, delay_s: float) -> None:
         if delay_s <= 0:

@@ -157,10 +157,10 @@ def next_replica(
     ):
         return leader
     after = replicas.index(tried) + 1 if tried in replicas else 0
+    if not kind.any_replica:
+        return replicas[after % len(replicas)]
     turn = [*replicas[after:], *replicas[:after]]
-    if kind.any_replica:
-        turn = [node for node in turn if node not in progress.asked] or turn
-    return turn[0]
+    return next((node for node in turn if node not in progress.asked), turn[0])
 
 
 def final(error: KVError, kind: Kind, progress: Progress) -> KVError:
@@ -190,19 +190,20 @@ def deadline_error(kind: Kind, progress: Progress, *, outstanding: bool) -> KVEr
 def _seen(
     error: KVError, kind: Kind, progress: Progress, tried: NodeId, replicas: Sequence[NodeId]
 ) -> Progress:
-    return Progress(
-        attempts=progress.attempts + 1,
-        quick=progress.quick,
-        pauses=progress.pauses,
-        maybe_applied=progress.maybe_applied or not (error.definite or kind.is_read),
-        asked=_asked(progress, tried, replicas),
-        unmet=error if kind.is_read and error.reason in UNMET else progress.unmet,
+    return Progress(  # by position: names would cost as much as the tuple
+        progress.attempts + 1,
+        progress.quick,
+        progress.pauses,
+        progress.maybe_applied or not (error.definite or kind.is_read),
+        _asked(progress, tried, replicas),
+        error if kind.is_read and error.reason in UNMET else progress.unmet,
     )
 
 
 def _asked(progress: Progress, tried: NodeId, replicas: Sequence[NodeId]) -> tuple[NodeId, ...]:
     asked = (*progress.asked, tried)
-    return (tried,) if set(replicas) <= set(asked) else asked
+    all_asked = len(asked) >= len(replicas) and set(replicas) <= set(asked)
+    return (tried,) if all_asked else asked
 
 
 def _worth_another(error: KVError, kind: Kind, seen: Progress) -> bool:

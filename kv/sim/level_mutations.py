@@ -117,7 +117,7 @@ def new_keys_not_remembered(_: SimNode, group: Group) -> None:
 
 def all_means_quorum(_: SimNode, group: Group) -> None:
     """A write at level ALL is answered as soon as it is committed."""
-    held = inside(inside(replica_of(group), "_answers"), "_held")
+    held = inside(replica_of(group), "_answers").held
     patch(held, "take_proved", lambda _: held.take_all())
 
 

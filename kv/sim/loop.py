@@ -58,7 +58,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.now_s = 0.0
         """What `time` tells, for those who ask often."""
         self._order = 0
-        self._timers: list[Timer] = []
+        self._timers: list[list[Any]] = []
         self._soon: deque[Timer] = deque()
         self.failures: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.failures.append(context))
@@ -93,6 +93,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heappush(self._timers, timer)
         return timer
 
+    def post_at(self, when: float, callback: Callable[..., object], *args: object) -> None:
+        """As `call_at`, for what nobody cancels: it costs a third less."""
+        self._order = order = self._order + 1
+        heappush(self._timers, [when, order, callback, args, None])
+
     def run_in_executor(self, _executor: object, func: Callable[..., T], *args: object) -> asyncio.Future[T]:
         """Runs the function at once: a thread would run at a time that no seed knows."""
         future: asyncio.Future[T] = self.create_future()
@@ -102,40 +107,38 @@ class VirtualLoop(asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
-    def _run_once(self) -> None:
+    def _run_once(self) -> None:  # noqa: C901 - flat, and a call more would be one for each event
         """Callbacks and steps of the clock until the loop is stopped, which the base class then finds."""
-        soon, next_call = self._soon, self._soon.popleft
+        soon, timers, next_call = self._soon, self._timers, self._soon.popleft
+        timer: list[Any]
+        left = 0  # of what was ready when the last look was taken: whether to stop is asked after all of it
         while True:
-            if not soon:
-                self._step()
-            for _ in range(len(soon)):
-                _, _, callback, args, context = next_call()
+            if left:
+                left -= 1
+                timer = next_call()
+            elif soon:
+                left = len(soon) - 1
+                timer = next_call()
+            elif timers:
+                timer = heappop(timers)
+                if timer[0] > self.now_s and timer[_CALLBACK] is not None:
+                    self.now_s = timer[0]  # the clock goes to the next timer
+            else:
+                raise Stuck("nothing will ever happen again")
+            _, _, callback, args, context = timer
+            try:
                 if callback is None:  # cancelled
-                    continue
-                try:
-                    if context is None:
-                        callback(*args)
-                    else:
-                        context.run(callback, *args)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:  # noqa: BLE001 - as the base class does
-                    self.call_exception_handler({"message": "a callback failed", "exception": error})
-            if self._stopping:
+                    pass
+                elif context is None:
+                    callback(*args)
+                else:
+                    context.run(callback, *args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as the base class does
+                self.call_exception_handler({"message": "a callback failed", "exception": error})
+            if not left and self._stopping:
                 return
-
-    def _step(self) -> None:
-        """The clock goes to the next timer."""
-        timers = self._timers
-        while timers:
-            timer = heappop(timers)
-            if timer[_CALLBACK] is None:  # cancelled
-                continue
-            if timer[0] > self.now_s:  # noqa: PLR1730  # a call of `max` costs more
-                self.now_s = timer[0]
-            self._soon.append(timer)
-            return
-        raise Stuck("nothing will ever happen again")
 
     def _process_events(self, event_list: list[object]) -> None:
         assert not event_list

@@ -35,7 +35,7 @@ class Host(Protocol):
     def up(self) -> bool:
         """Whether the process runs."""
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         """Run the callback as an event of this process: later if it is paused, never if it is dead."""
 
 
@@ -81,20 +81,24 @@ class Connection:
 
     def _carry(self, end: int, message: bytes) -> None:
         network, last = self.network, self.last
-        when = network.loop.now_s + network.delay(self.ways[end])
-        when = max(when, last[end])
+        loop = network.loop
+        when = loop.now_s + network.delay(self.ways[end])
+        if when < last[end]:  # noqa: PLR1730  # a call of `max` costs more
+            when = last[end]
         last[end] = when
-        network.loop.call_at(when, self._arrive, end, message)
+        loop.post_at(when, self._arrive, end, message)
 
     def _arrive(self, end: int, message: bytes) -> None:
         if not self.open:
             return
-        way = self.ways[end]
-        if way in self.network.cuts:
+        way, network = self.ways[end], self.network
+        if way in network.cuts:
             self.held[end].append(message)
             return
-        self.network.count(self.purpose, way, message)
-        self.ends[1 - end].enter(self._deliver, end, message)
+        # What an instance holds is called by a name of its own: as a method it would be looked for in the class first.
+        count, enter = network.count, self.ends[1 - end].enter
+        count(self.purpose, way, message)
+        enter(self._deliver, end, message)
 
     def _deliver(self, end: int, message: bytes) -> None:
         if self.open:
@@ -133,6 +137,7 @@ class Network:
         count: Callable[[str, Way, bytes], None],
     ) -> None:
         self.loop, self.rng, self.conditions, self.count = loop, rng, conditions, count
+        self._random = rng.random
         self.cuts: dict[Way, int] = {}
         """The links that stop messages, and how often each was cut."""
         self._slow: dict[Way, float] = {}
@@ -183,9 +188,9 @@ class Network:
         """Seconds that the next message takes."""
         conditions = self.conditions
         least = conditions.delay_min_s
-        delay = least + (conditions.delay_max_s - least) * self.rng.random()
+        delay = least + (conditions.delay_max_s - least) * self._random()
         if not self.calm:
-            if conditions.long_delay and self.rng.random() < conditions.long_delay:
+            if conditions.long_delay and self._random() < conditions.long_delay:
                 delay += self.rng.uniform(0, conditions.long_delay_max_s)
             if self._slow:
                 delay += self._slow.get(way, 0.0)
@@ -193,7 +198,8 @@ class Network:
 
     def datagram(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
         """Send a message that may be lost, doubled or overtaken."""
-        if self.is_cut(source.name, target.name):
+        way = (source.name, target.name)
+        if way in self.cuts:
             return
         conditions, rng = self.conditions, self.rng
         copies = 1
@@ -203,13 +209,13 @@ class Network:
             elif rng.random() < conditions.duplication:
                 copies = 2
         for _ in range(copies):
-            self.loop.call_later(
-                self.delay((source.name, target.name)), self._drop_off, source, target, message, deliver
+            self.loop.post_at(
+                self.loop.now_s + self.delay(way), self._drop_off, way, target, message, deliver
             )
 
-    def _drop_off(self, source: Host, target: Host, message: bytes, deliver: Deliver) -> None:
-        if target.up and not self.is_cut(source.name, target.name):
-            self.count("datagram", (source.name, target.name), message)
+    def _drop_off(self, way: Way, target: Host, message: bytes, deliver: Deliver) -> None:
+        if target.up and way not in self.cuts:
+            self.count("datagram", way, message)
             target.enter(deliver, message)
 
     def connect(
@@ -218,20 +224,18 @@ class Network:
         source: Host,
         target: Host,
         opened: Callable[[Connection], None],
-        failed: Callable[[], None],
+        failed: Callable[[], object],
     ) -> None:
         """Try to connect: `opened` gets a connection whose ends have no callbacks yet, at both hosts' cost."""
         there, back = (source.name, target.name), (target.name, source.name)
         blocked = there in self.cuts or back in self.cuts
         if blocked or not target.up:
-            self.loop.call_later(
-                CONNECT_TIMEOUT_S if blocked else self.delay(there),
-                source.enter,
-                failed,
-            )
+            waits_s = CONNECT_TIMEOUT_S if blocked else self.delay(there)
+            self.loop.post_at(self.loop.now_s + waits_s, source.enter, failed)
             return
         round_trip = self.delay(there) + self.delay(back)
-        self.loop.call_later(round_trip, self._open, purpose, source, target, opened, failed)
+        when = self.loop.now_s + round_trip
+        self.loop.post_at(when, self._open, purpose, source, target, opened, failed)
 
     def _open(
         self,
@@ -239,7 +243,7 @@ class Network:
         source: Host,
         target: Host,
         opened: Callable[[Connection], None],
-        failed: Callable[[], None],
+        failed: Callable[[], object],
     ) -> None:
         if not target.up or not source.up:
             source.enter(failed)

@@ -85,6 +85,8 @@ class SimNode:
         self.life = self._new_life()
         self.enter = self.life.enter
         """See `Host`: that of the present life, a call less for each message."""
+        self.raft: Callable[[str, Sequence[raft_pb2.RaftMessage]], None]
+        """Raft messages arrived from a peer: the running engine's own method, a call less for each."""
         self.life.end()
 
     # ------------------------------------------------------------ life
@@ -146,6 +148,7 @@ class SimNode:
             wall_ms=life.wall_ms,
             rules=self._rules,
         )
+        self.raft = self.cluster.engine.deliver
         self.starts += 1
         watch_process(Points(self.points, self._reach), self.disk, self.links)
         add = self.cluster.engine.add
@@ -258,10 +261,6 @@ class SimNode:
     def router(self) -> Router:
         """The router of the running process."""
         return self.cluster.router
-
-    def raft(self, peer: str, messages: Sequence[raft_pb2.RaftMessage]) -> None:
-        """Raft messages arrived."""
-        self.cluster.engine.deliver(peer, messages)
 
     def raft_connection(self, peer: str, up: bool) -> None:
         """A connection came or went."""

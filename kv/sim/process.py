@@ -25,24 +25,22 @@ class Clock:
 
     def __init__(self, loop: VirtualLoop, wall_start_ms: int) -> None:
         self._loop = loop
-        self._rate, self._rate_since, self._base = 1.0, 0.0, 0.0
+        self.rate = 1.0
+        """Seconds of this clock in a second of virtual time."""
+        self._rate_since, self._base = 0.0, 0.0
         self._wall_ms = wall_start_ms
 
     def now(self) -> float:
         """Seconds of the host's steady clock."""
-        return self._base + (self._loop.now_s - self._rate_since) * self._rate
+        return self._base + (self._loop.now_s - self._rate_since) * self.rate
 
     def wall_ms(self) -> int:
         """Milliseconds of the host's wall clock."""
         return self._wall_ms + int(self.now() * 1000)
 
-    def virtual(self, delay_s: float) -> float:
-        """How long a delay of the host's clock takes in virtual time."""
-        return delay_s / self._rate
-
     def run_at(self, rate: float) -> None:
         """From now on the clock runs at `rate` times real time."""
-        self._base, self._rate_since, self._rate = self.now(), self._loop.time(), rate
+        self._base, self._rate_since, self.rate = self.now(), self._loop.time(), rate
 
     def jump_wall(self, seconds: float) -> None:
         """The wall clock jumps; the steady clock does not."""
@@ -58,7 +56,7 @@ class Life:
         """See `Shell`."""
         self.alive = True
         self._paused = False
-        self._waiting: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._lanes: dict[str, float] = {}
         self.in_worker: dict[str, deque[Callable[[], None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,7 +67,7 @@ class Life:
 
     # ------------------------------------------------------------ events
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         """Run an event of this process now, or when it goes on, or never."""
         if not self.alive:
             return
@@ -125,7 +123,7 @@ class Life:
 
     def call_later(self, delay_s: float, callback: Callable[..., None], *args: object) -> Timer:
         """See `Shell`, and the router's `CallLater`."""
-        return self._loop.call_later(self._clock.virtual(delay_s), self.enter, callback, *args)
+        return self._loop.call_later(delay_s / self._clock.rate, self.enter, callback, *args)
 
     def run_blocking(self, lane: str, work: Callable[[], None], then: Then) -> None:
         """See `Shell`: the work takes its time, and is done at the end of it unless a crash comes first."""

@@ -18,8 +18,8 @@ from kv.internal.v1 import peer_pb2
 
 EVENTS_KEPT: Final = 20_000
 EVENTS_SHOWN: Final = 40
-PIECES_UNDIGESTED_MAX: Final = 384
-"""The digest takes in so many pieces at once: one call for each costs more than the hash."""
+EVENTS_UNDIGESTED_MAX: Final = 128
+"""The digest takes in so many events at once: one call for each costs more than the hash."""
 _TIME: Final = Struct("<d")
 _Event = tuple[float, str, tuple[str, str], bytes]
 """When, of what purpose (empty: no message), by what way, what."""
@@ -31,7 +31,7 @@ class Trace:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._digest = xxhash.xxh3_128()
-        self._undigested: list[bytes] = []
+        self._undigested: list[_Event] = []
         self._ways: dict[tuple[str, tuple[str, str]], bytes] = {}
         self._events: deque[_Event] = deque(maxlen=EVENTS_KEPT)
         self.count = 0
@@ -43,28 +43,29 @@ class Trace:
         return self._digest.hexdigest()
 
     def _take_in(self) -> None:
-        self._digest.update(b"".join(self._undigested))
+        pack, ways = _TIME.pack, self._ways
+        pieces: list[bytes] = []
+        for now, purpose, way, data in self._undigested:
+            name = ways.get((purpose, way))
+            if name is None:
+                name = ways[purpose, way] = " ".join((purpose, *way) if purpose else way).encode()
+            pieces += (pack(now), name, data)
+        self._digest.update(b"".join(pieces))
         self._undigested.clear()
 
     def message(self, purpose: str, way: tuple[str, str], data: bytes) -> None:
         """A message arrived, by a way (from whom, to whom)."""
-        now = self._now()
+        now, undigested = self._now, self._undigested
+        event = (now(), purpose, way, data)
+        self._events.append(event)
         self.count += 1
-        name = self._ways.get((purpose, way))
-        if name is None:
-            name = self._ways[purpose, way] = f"{purpose} {way[0]} {way[1]}".encode()
-        undigested = self._undigested
-        undigested += (_TIME.pack(now), name, data)
-        if len(undigested) >= PIECES_UNDIGESTED_MAX:
+        undigested.append(event)
+        if len(undigested) >= EVENTS_UNDIGESTED_MAX:
             self._take_in()
-        self._events.append((now, purpose, way, data))
 
     def note(self, node: str, text: str) -> None:
         """Something else happened, at a node or (empty) to the world."""
-        now = self._now()
-        self.count += 1
-        self._undigested += (_TIME.pack(now), f"{node} {text}".encode())
-        self._events.append((now, "", (node, ""), text.encode()))
+        self.message("", (node, ""), text.encode())
 
     def aside(self, node: str, text: str) -> None:
         """A remark that is no event: not part of the digest."""

@@ -25,7 +25,7 @@ from kv.router.limits import RouterConfig
 from kv.router.pipeline import Pipeline
 from kv.router.scan import Scan
 from kv.router.streams import write_all
-from kv.sim.network import Connection, Host, Network
+from kv.sim.network import Connection, Deliver, Host, Network
 from kv.sim.process import Life
 from kv.v1 import cluster_pb2, kv_pb2
 
@@ -49,8 +49,9 @@ class Node(Host, Protocol):
     def router(self) -> Router:
         """Its router."""
 
-    def raft(self, peer: str, messages: Sequence[raft_pb2.RaftMessage]) -> None:
-        """Raft messages from a peer."""
+    @property
+    def raft(self) -> Callable[[str, Sequence[raft_pb2.RaftMessage]], None]:
+        """Takes Raft messages from a peer."""
 
     def raft_connection(self, peer: str, up: bool) -> None:
         """The connection to a peer came or went."""
@@ -62,11 +63,14 @@ class RaftLinks:
     def __init__(self, network: Network, me: Node, peers: Callable[[], Sequence[Node]], lossy: bool) -> None:
         self._network, self._me, self._peers, self._lossy = network, me, peers, lossy
         self._streams: dict[tuple[str, bool], tuple[Connection, int]] = {}
+        self._targets: dict[str, tuple[Node, Deliver]] = {}
+        """Where datagrams go, and what takes them there."""
 
     def start(self) -> None:
         """Dial the peers with larger names, as in production."""
         for peer in self._peers():
             if self._lossy:
+                self._targets[peer.name] = (peer, partial(_take, peer, self._me.name))
                 self._me.raft_connection(peer.name, True)
             elif self._me.name < peer.name:
                 self._dial(peer, False)
@@ -75,10 +79,9 @@ class RaftLinks:
     def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
         """See `Links`."""
         if self._lossy:
-            target = next(node for node in self._peers() if node.name == peer)
+            target, take = self._targets[peer]
             for message in messages:
-                raw = payload_of((message,))
-                self._network.datagram(self._me, target, raw, lambda data: _take(target, self._me.name, data))
+                self._network.datagram(self._me, target, payload_of((message,)), take)
             return
         stream = self._streams.get((peer, bulk))
         if stream is not None:
@@ -86,23 +89,17 @@ class RaftLinks:
             connection.send(end, payload_of(messages))
 
     def _dial(self, peer: Node, bulk: bool) -> None:
-        life = self._me.life
-        self._network.connect(
-            "raft",
-            self._me,
-            peer,
-            lambda connection: self._opened(peer, bulk, connection),
-            lambda: _later(life, lambda: self._dial(peer, bulk)),
-        )
+        again = partial(self._me.life.call_later, RECONNECT_S, partial(self._dial, peer, bulk))
+        opened = partial(self._opened, peer, bulk)
+        self._network.connect("raft", self._me, peer, opened, again)
 
     def _opened(self, peer: Node, bulk: bool, connection: Connection) -> None:
         self.attach(connection, 0, peer, bulk)
-        life = self._me.life
-        ended = connection.on_closed[0]
+        ended, call_later = connection.on_closed[0], self._me.life.call_later
 
         def closed() -> None:
             ended()
-            _later(life, lambda: self._dial(peer, bulk))
+            call_later(RECONNECT_S, self._dial, peer, bulk)
 
         connection.on_closed[0] = closed
         self._network.loop.call_soon(
@@ -138,10 +135,6 @@ def _take(target: Node, source: str, data: bytes) -> None:
     target.raft(source, peer_pb2.RaftFrame.FromString(data).messages)
 
 
-def _later(life: Life, callback: Callable[[], None]) -> None:
-    life.call_later(RECONNECT_S, callback)
-
-
 class SimForwarder:
     """The way of one node's router to another node: `ForwardLink` here, `ForwardInbox` there."""
 
@@ -155,9 +148,8 @@ class SimForwarder:
         self._dial()
 
     def _dial(self) -> None:
-        self._network.connect(
-            "forward", self._me, self._target, self._opened, lambda: _later(self._me.life, self._dial)
-        )
+        again = partial(self._me.life.call_later, RECONNECT_S, self._dial)
+        self._network.connect("forward", self._me, self._target, self._opened, again)
 
     def _opened(self, connection: Connection) -> None:
         self._connection = connection
@@ -170,7 +162,7 @@ class SimForwarder:
     def _closed(self) -> None:
         self._connection = None
         self.link.lost(Unavailable(f"the connection to node {self._target.name} is gone"))
-        _later(self._me.life, self._dial)
+        self._me.life.call_later(RECONNECT_S, self._dial)
 
     def _wake(self) -> None:
         if not self._scheduled:

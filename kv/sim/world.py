@@ -25,6 +25,7 @@ from typing import Final, Protocol
 from kv.client import AsyncClient
 from kv.config import NodeConfig
 from kv.errors import KVError
+from kv.partition.heap import map_large_blocks
 from kv.raft.group import Group
 from kv.raft.guard import Rules
 from kv.sim.convergence import Convergence
@@ -115,7 +116,7 @@ class ClientHost:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         """See `Host`."""
         callback(*args)
 
@@ -227,6 +228,7 @@ class World:
     def run(self) -> Report:
         """Run to the end or to the first violation, and clean up."""
         capture_logs(self.trace.aside)
+        map_large_blocks()
         try:
             with suppress(RuntimeError):  # the loop was stopped by a violation
                 self.loop.run_until_complete(self._main())

@@ -11,10 +11,12 @@ from kv.ids import KEY_BYTES_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX
 from kv.partition.batch import (
     APPEND,
     BATCH_OPERATIONS_MAX,
+    BATCHES_KEPT_MAX,
     DELETE,
     DELETE_PREVIOUS,
     GET,
     INCREMENT,
+    KEPT_BYTES_MAX,
     OUTCOME,
     PAGE,
     PUT,
@@ -22,6 +24,7 @@ from kv.partition.batch import (
     RANGE,
     REFUSED,
     Operation,
+    decode_again,
     decode_batch,
 )
 from kv.v1 import kv_pb2
@@ -260,3 +263,24 @@ def test_any_bytes(raw: bytes) -> None:
     except KVError as error:
         failure = error
     assert failure is None or failure.definite
+
+
+def test_what_comes_again_is_decoded_once() -> None:
+    """`decode_again` gives what `decode_batch` gives, and the same object for equal bytes of bounded size and number."""
+    short = batch(put(b"k", b"v"))
+    known = decode_again(short)
+    assert known == decode_batch(short)
+    assert decode_again(bytes(bytearray(short))) is known
+    long = batch(put(b"k", b"v" * KEPT_BYTES_MAX))
+    assert decode_again(long) == decode_batch(long)
+    assert decode_again(long) is not decode_again(long)
+    for number in range(BATCHES_KEPT_MAX):
+        decode_again(batch(get(b"%d" % number)))
+    assert decode_again(short) is not known
+
+
+def test_what_is_refused_is_refused_again() -> None:
+    """`decode_again` remembers no error."""
+    for _ in range(2):
+        with pytest.raises(InvalidArgument):
+            decode_again(b"\xff")

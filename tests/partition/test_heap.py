@@ -1,7 +1,9 @@
-"""The heap's free pages go back to the system."""
+"""The heap's free pages go back to the system, and large blocks do not live in it."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from kv.partition import heap
@@ -27,3 +29,23 @@ def test_free_memory_below_a_block_in_use() -> None:
     heap.trim()
     assert resident_bytes() < held - BLOCKS * BLOCK_BYTES // 2
     assert len(last) == BLOCK_BYTES
+
+
+FRESH = """
+from kv.partition import heap
+from tests.partition.test_heap import resident_bytes
+heap.map_large_blocks()
+freed = bytes(2 * heap.MAPPED_BYTES_MIN)
+del freed
+held = resident_bytes()
+blocks = [bytes(2 * heap.MAPPED_BYTES_MIN) for _ in range(8)]
+print(resident_bytes() - held, heap.MAPPED_BYTES_MIN)
+"""
+
+
+def test_large_blocks_are_untouched_after_one_was_freed() -> None:
+    """A block as large as LMDB's, when one was freed before, takes no memory until it is written to."""
+    # in a process of its own: the heap of this one has free blocks of that size, which are taken first
+    told = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True).stdout
+    grown, limit = map(int, told.split())
+    assert grown < limit

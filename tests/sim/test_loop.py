@@ -13,8 +13,9 @@ def test_time_jumps_to_the_next_timer_and_ties_keep_their_order() -> None:
     """Sleeping costs no time but moves the clock; timers of one moment fire as they were set."""
     loop = VirtualLoop()
     seen: list[int] = []
-    for number in (1, 2, 3):
-        loop.call_at(100.0, seen.append, number)
+    loop.call_at(100.0, seen.append, 1)
+    loop.post_at(100.0, seen.append, 2)
+    loop.call_at(100.0, seen.append, 3)
     loop.call_at(50.0, seen.append, 0)
 
     async def main() -> float:
@@ -35,6 +36,35 @@ def test_a_cancelled_timer_does_not_fire() -> None:
     loop.run_until_complete(asyncio.sleep(2.0))
     assert seen == []
     assert timer.cancelled()
+    loop.close()
+
+
+def test_a_cancelled_timer_does_not_move_the_clock() -> None:
+    """What was cancelled leaves no trace: the clock goes to the next timer that fires, not by way of it."""
+    loop = VirtualLoop()
+    loop.call_at(1.0, loop.stop)
+    loop.call_at(0.5, lambda: None).cancel()
+    loop.call_at(2.0, lambda: None).cancel()
+    loop.run_forever()
+    assert loop.time() == 1.0
+    loop.call_at(3.0, loop.stop)
+    loop.run_forever()
+    assert loop.time() == 3.0
+    loop.close()
+
+
+def test_what_was_ready_runs_before_the_loop_stops() -> None:
+    """`stop` ends the run after what was ready with it; what that made ready waits for the next run, as in asyncio."""
+    loop = VirtualLoop()
+    seen: list[str] = []
+    loop.call_soon(loop.stop)
+    loop.call_soon(loop.call_soon, seen.append, "later")
+    loop.call_soon(seen.append, "ready")
+    loop.run_forever()
+    assert seen == ["ready"]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == ["ready", "later"]
     loop.close()
 
 

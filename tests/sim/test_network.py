@@ -20,7 +20,7 @@ class End:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def enter(self, callback: Callable[..., None], *args: object) -> None:
+    def enter(self, callback: Callable[..., object], *args: object) -> None:
         callback(*args)
 
 
