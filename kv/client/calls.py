@@ -47,10 +47,10 @@ _ASKS_SEVERAL: Final = frozenset({ReadLevel.QUORUM, ReadLevel.ALL})
 class Call(ABC):
     """Operations of one partition, and who waits for them."""
 
-    __slots__ = ("deadline", "size")
+    __slots__ = ("count", "deadline", "size")
 
-    count: int = 1
-    """How many operations it adds to a request."""
+    count: int
+    """How many operations it adds to a request. A slot, as what is read for each call is: a class's own is far."""
     column: Column | None = None
     """Of what it can be a row, or some."""
     bare: ClassVar[bool] = False
@@ -110,6 +110,7 @@ class KeyCall(Call):
 
     def __init__(self, key: bytes, size: int, deadline: float, future: asyncio.Future[Any]) -> None:
         self.key = key
+        self.count = 1
         self.size = size
         self.deadline = deadline
         self.future = future
@@ -202,6 +203,7 @@ class PutCall(KeyCall):
     def __init__(self, key: bytes, value: bytes, deadline: float, future: asyncio.Future[Any]) -> None:
         self.key = key
         self.value = value
+        self.count = 1
         self.size = OPERATION_OVERHEAD_BYTES + len(key) + len(value)
         self.deadline = deadline
         self.future = future
@@ -299,6 +301,7 @@ class OpenCall(Call):
 
     def __init__(self, deadline: float, on_end: Callable[[int | KVError], None]) -> None:
         """Call `on_end` once, with the session's id or the failure."""
+        self.count = 1
         self.size = OPERATION_OVERHEAD_BYTES
         self.deadline = deadline
         self._on_end = on_end
@@ -342,7 +345,7 @@ class OpenCall(Call):
 class BatchCall(Call):
     """A part of an explicit batch: some of its operations, all of one partition, in their order."""
 
-    __slots__ = ("_done", "_on_end", "_positions", "_results", "column", "count", "rows")
+    __slots__ = ("_done", "_on_end", "_positions", "_results", "column", "rows")
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from functools import partial
 from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -32,10 +31,8 @@ class Column(StrEnum):
     GETS = "get_many"
 
 
-# A NamedTuple's own way to make one takes three times as long; these take the fields as one tuple.
-_evidence: Final = partial(tuple.__new__, Evidence)
-_item: Final = partial(tuple.__new__, Item)
-_put_reply: Final = partial(tuple.__new__, PutReply)
+_new: Final = tuple.__new__
+"""Makes a NamedTuple of the tuple of its fields, in a third of the time that its own way takes."""
 
 
 def bare_kind(calls: Iterable[Call]) -> type[Call] | None:
@@ -91,22 +88,14 @@ def items_of(calls: Sequence[Call], many: kv_pb2.GetManyResult, proof: Evidence)
     partition, map_epoch, term, index, node, level, _, age_ms = proof
     revisions = many.mod_revisions[:]
     # No Python for each row: `zip` and `map` put the columns together, and what all rows share is repeated.
-    proofs = map(
-        _evidence,
-        zip(
-            *map(repeat, (partition, map_epoch, term, index, node, level)),
-            revisions,
-            repeat(age_ms),
-            strict=False,
-        ),
-    )
+    shared = map(repeat, (partition, map_epoch, term, index, node, level))
+    proofs = map(_new, repeat(Evidence), zip(*shared, revisions, repeat(age_ms), strict=False))
     columns = (keys_of(calls), many.values[:], many.create_revisions[:], revisions, many.versions[:], proofs)
-    items = map(_item, zip(*columns, strict=False))
-    if all(revisions):
-        return [*items]
-    return [item if item.mod_revision else None for item in items]
+    items = map(_new, repeat(Item), zip(*columns, strict=False))
+    return [*items] if all(revisions) else [item if item.mod_revision else None for item in items]
 
 
 def replies_of(revision: int, versions: Iterable[int], proof: Evidence) -> list[PutReply]:
     """Return the replies to puts."""
-    return [*map(_put_reply, zip(repeat(revision), versions, repeat(proof), repeat(None), strict=False))]
+    fields = zip(repeat(revision), versions, repeat(proof), repeat(None), strict=False)
+    return [*map(_new, repeat(PutReply), fields)]

@@ -107,7 +107,8 @@ class Core:
         self._chooser = ReplicaChooser(directory, self._in_flight)
         self._limits = limits
         self._crowd_ops = min(SHED_OPS_MIN, limits.lane_waiting_ops_max)
-        """A lane in which no more wait has room for one operation more, if it is not too large."""
+        self._crowd_bytes = limits.lane_waiting_bytes_max
+        """A lane has room while no more than these wait: a look at both for each call."""
         self._open_timeout_s = open_timeout_s
         self._jitter = jitter
         self._refresh_map = refresh_map
@@ -130,7 +131,7 @@ class Core:
         if lane is None:
             lane = self._lanes.lane(route, partition)
         crowded = lane.waiting_ops + call.count > self._crowd_ops
-        if (crowded or lane.waiting_bytes + call.size > self._limits.lane_waiting_bytes_max) and lane.waiting:
+        if (crowded or lane.waiting_bytes + call.size > self._crowd_bytes) and lane.waiting:
             self._check_room(lane, call)
             if lane.waiting_ops >= SHED_OPS_MIN:
                 self._shed(lane, call)
