@@ -87,15 +87,19 @@ def items_of(calls: Sequence[Call], many: kv_pb2.GetManyResult, proof: Evidence)
     """Return what was found for each key, as far as the answer goes; each with its own evidence."""
     partition, map_epoch, term, index, node, level, _, age_ms = proof
     revisions = many.mod_revisions[:]
-    # No Python for each row: `zip` and `map` put the columns together, and what all rows share is repeated.
-    shared = map(repeat, (partition, map_epoch, term, index, node, level))
-    proofs = map(_new, repeat(Evidence), zip(*shared, revisions, repeat(age_ms), strict=False))
-    columns = (keys_of(calls), many.values[:], many.create_revisions[:], revisions, many.versions[:], proofs)
-    items = map(_new, repeat(Item), zip(*columns, strict=False))
-    return [*items] if all(revisions) else [item if item.mod_revision else None for item in items]
+    # Rows that were written together share their evidence: what is made for each row costs twice, the second time when
+    # the collector looks at it. And no Python for each row: `zip` and `map` put the columns together.
+    proofs = {
+        revision: _new(Evidence, (partition, map_epoch, term, index, node, level, revision, age_ms))
+        for revision in set(revisions)
+    }
+    columns = (many.values[:], many.create_revisions[:], revisions, many.versions[:])
+    fields = zip(keys_of(calls), *columns, map(proofs.__getitem__, revisions), strict=False)
+    items = map(_new, repeat(Item), fields)
+    return [item if item.mod_revision else None for item in items] if 0 in proofs else [*items]
 
 
-def replies_of(revision: int, versions: Iterable[int], proof: Evidence) -> list[PutReply]:
-    """Return the replies to puts."""
-    fields = zip(repeat(revision), versions, repeat(proof), repeat(None), strict=False)
-    return [*map(_new, repeat(PutReply), fields)]
+def replies_of(revision: int, versions: Sequence[int], proof: Evidence) -> list[PutReply]:
+    """Return the replies to puts; equal ones are one object, as above."""
+    replies = {version: _new(PutReply, (revision, version, proof, None)) for version in set(versions)}
+    return [*map(replies.__getitem__, versions)]
