@@ -45,7 +45,7 @@ class Rows:
 
     def after(self, count: int) -> Rows:
         """Return what is left without the first `count`."""
-        return Rows(self.ops[count:], self.keys[count:], self.values[count:], self.column)
+        return self.pick(range(count, len(self)))
 
     def size(self) -> int:
         """Return how many bytes they add to a request, at most."""
