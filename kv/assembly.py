@@ -33,7 +33,7 @@ from kv.raft.wal import Wal
 from kv.router.api import Forwarder
 from kv.router.dispatch import Router
 from kv.router.limits import RouterConfig
-from kv.router.ring import key_hash
+from kv.router.ring import owner_of
 from kv.router.timers import CallLater
 from kv.telemetry import Metrics
 from kv.v1 import cluster_pb2
@@ -121,8 +121,8 @@ class Assembly:
                 self._start_partition(info)
 
     def _start_partition(self, info: PartitionInfo) -> None:
-        start, end = info.hash_start, info.hash_end
-        self._start_replica(info.id, info.epoch, info.replicas, lambda key: start <= key_hash(key) < end)
+        owns = owner_of(info.hash_start, info.hash_end)
+        self._start_replica(info.id, info.epoch, info.replicas, owns)
 
     def _start_replica(
         self, group_id: GroupId, epoch: int, members: tuple[NodeId, ...], owns: Callable[[bytes], bool]

@@ -111,7 +111,7 @@ class AsyncClient(KeyMethods, ManyMethods):
 
     async def close(self) -> None:
         """Close every connection. Calls that wait fail: unsent ones definitely, sent writes as `UnknownOutcome`."""
-        self._closed = True
+        self._closed, self._thread = True, 0
         if self._core is not None and self._keeper is not None and self._transport is not None:
             self._core.close()
             await self._keeper.close()

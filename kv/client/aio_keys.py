@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from kv.client.base import ClientBase
-from kv.client.calls import GetCall, PutCall, ReadingCall
+from kv.client.calls import GetCall, PutCall, PutIfCall, ReadingCall
 from kv.client.levels import LevelLike, PreferenceLike, WriteLevelLike
 from kv.client.operations import (
     OPERATION_OVERHEAD_BYTES,
@@ -34,7 +34,7 @@ from kv.client.types import (
     PutReply,
     Reading,
 )
-from kv.ids import check_key, check_value
+from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX, check_key, check_value
 from kv.v1 import kv_pb2
 
 
@@ -65,14 +65,16 @@ class KeyMethods(ClientBase):
             LeaseRefused: the cluster's configuration does not allow leases.
             InvalidArgument: the key, the level or the preference cannot be used.
         """
-        check_key(check_bytes(key, "key"))
+        if type(key) is not bytes or not 0 < len(key) <= KEY_BYTES_MAX:
+            check_key(check_bytes(key, "key"))
         core, loop, deadline = self._begin(timeout)
-        route = self._read_route(level, prefer)
-        if self._directory.map is None:
+        route = self._lanes.read if level is prefer is None else self._read_route(level, prefer)
+        directory = self._directory
+        if directory.map is None:
             await self._map(deadline)
         future: asyncio.Future[Item | None] = loop.create_future()
         call = GetCall(key, OPERATION_OVERHEAD_BYTES + len(key), deadline, future)
-        core.submit(route, self._directory.partition_of(key), call)
+        core.submit(route, directory.partition_of(key), call)
         return await future
 
     async def read(
@@ -134,18 +136,27 @@ class KeyMethods(ClientBase):
         if return_previous:
             op = Put(key, value, if_absent, if_present, if_revision, if_value, return_previous)
             return await self._operate("put", _built(op), read_put, key, write_level, timeout)
-        check_key(check_bytes(key, "key"))
-        check_value(check_bytes(value, "value"))
+        fits = type(key) is bytes and type(value) is bytes and 0 < len(key) <= KEY_BYTES_MAX
+        if (
+            not fits or len(value) > VALUE_BYTES_MAX
+        ):  # told at one look: these say what is wrong, if anything is
+            check_key(check_bytes(key, "key"))
+            check_value(check_bytes(value, "value"))
         condition = None
         if if_absent or if_present or if_revision is not None or if_value is not None:
             condition = make_condition(if_absent, if_present, if_revision, if_value)
         core, loop, deadline = self._begin(timeout)
-        route = self._write_route(write_level)
-        if self._directory.map is None:
+        route = self._lanes.write if write_level is None else self._write_route(write_level)
+        directory = self._directory
+        if directory.map is None:
             await self._map(deadline)
         future: asyncio.Future[PutReply] = loop.create_future()
-        call = PutCall(key, value, condition, deadline, future)
-        core.submit(route, self._directory.partition_of(key), call)
+        call = (
+            PutCall(key, value, deadline, future)
+            if condition is None
+            else PutIfCall(key, value, condition, deadline, future)
+        )
+        core.submit(route, directory.partition_of(key), call)
         return await future
 
     async def delete(

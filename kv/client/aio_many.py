@@ -12,7 +12,8 @@ from kv.client.base import ClientBase
 from kv.client.batch import BatchRun
 from kv.client.calls import OperationCall
 from kv.client.levels import LevelLike, Preference, PreferenceKind, PreferenceLike, WriteLevelLike
-from kv.client.operations import check_bytes, check_op, read_txn
+from kv.client.operations import check_bytes, read_txn
+from kv.client.rows import rows_of
 from kv.client.scan import ScanCursor
 from kv.client.scanner import Scanner
 from kv.client.txn import make_txn
@@ -48,14 +49,13 @@ class ManyMethods(ClientBase):
         Raises:
             InvalidArgument: an operation cannot be used; nothing was sent.
         """
-        for op in ops:
-            check_op(op)
+        rows = rows_of(ops)
         read, write = self._read_route(level, prefer), self._write_route(write_level)
         core, _, deadline = self._begin(timeout)
         if self._directory.map is None:
             await self._map(deadline)
-        run = BatchRun(core, ops, self._limits, read, write, deadline)
-        return await run.run(self._directory.partition_of)
+        run = BatchRun(core, rows, self._limits, read, write, deadline)
+        return await run.run(self._directory.partitions_of)
 
     async def txn(
         self,

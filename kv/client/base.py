@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import TypeVar
 
 from kv.client.calls import OperationCall
@@ -66,6 +67,8 @@ class ClientBase:
         self._transport = transport
         self._seen = Seen()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        """In which thread the loop runs; 0: not known, or the client is closed."""
         self._core: Core | None = None
         self._keeper: MapKeeper | None = None
         self._closed = False
@@ -74,6 +77,7 @@ class ClientBase:
         """Return the loop of this client, which is that of the first call."""
         loop = asyncio.get_running_loop()
         if self._loop is loop and not self._closed:
+            self._thread = get_ident()
             return loop
         if self._closed:
             raise Unavailable("the client is closed: make a new one")
@@ -81,7 +85,7 @@ class ClientBase:
             raise RuntimeError(
                 "an AsyncClient belongs to the event loop of its first call: make one for each loop"
             )
-        self._loop = loop
+        self._loop, self._thread = loop, get_ident()
         transport = self._transport = self._transport or GrpcTransport()
         self._keeper = MapKeeper(self._directory, transport, jitter=self._jitter, on_change=self._reroute)
         self._core = Core(
@@ -98,10 +102,13 @@ class ClientBase:
 
     def _begin(self, timeout: float | None) -> tuple[Core, asyncio.AbstractEventLoop, float]:
         """Return what a call needs: the core, the loop, and its deadline in loop time."""
-        loop = self._start()
+        loop = self._loop
+        # Asking asyncio for the running loop is a system call each time. A loop that runs, and in this thread, is it.
+        if loop is None or get_ident() != self._thread or not loop.is_running():
+            loop = self._start()
         core = self._core
         assert core is not None, "the client has started"
-        return core, loop, loop.time() + self._seconds(timeout)
+        return core, loop, loop.time() + (self._timeout_s if timeout is None else check_timeout_s(timeout))
 
     async def _map(self, deadline: float) -> None:
         """Wait for the first map; apart from the calls, which need it once, because awaiting costs."""

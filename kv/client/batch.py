@@ -8,57 +8,57 @@ these fails the rest of that partition is not sent.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from kv.client.calls import BatchCall
 from kv.client.core import Core
 from kv.client.lane import Limits
 from kv.client.operations import op_size
 from kv.client.route import Route
-from kv.client.types import Get, Op, Result
+from kv.client.rows import Rows
+from kv.client.types import Result
 from kv.errors import KVError, Unavailable
 from kv.ids import GroupId
 
 
-def split(positions: Sequence[int], sizes: Sequence[int], limits: Limits) -> list[list[int]]:
-    """Cut the positions into pieces that fit into one request each, in order."""
-    pieces: list[list[int]] = []
-    size = limits.request_bytes_max + 1  # so that the first position opens a piece
-    for position in positions:
-        if size + sizes[position] > limits.request_bytes_max or len(pieces[-1]) >= limits.ops_per_request_max:
-            pieces.append([])
-            size = 0
-        pieces[-1].append(position)
-        size += sizes[position]
-    return pieces
+def split(positions: Sequence[int], rows: Rows, limits: Limits) -> Iterator[tuple[Sequence[int], Rows]]:
+    """Cut the rows into pieces that fit into one request each, in order; with each piece its positions."""
+    bytes_max, ops_max = limits.request_bytes_max, limits.ops_per_request_max
+    if len(rows) <= ops_max and rows.size() <= bytes_max:
+        yield positions, rows
+        return
+    first = size = 0
+    for place, op in enumerate(rows.ops):
+        size += op_size(op)
+        if place > first and (size > bytes_max or place - first >= ops_max):
+            yield positions[first:place], rows.pick(range(first, place))
+            first, size = place, op_size(op)
+    yield positions[first:], rows.pick(range(first, len(rows)))
 
 
 class BatchRun:
     """One batch under way."""
 
     def __init__(
-        self, core: Core, ops: Sequence[Op], limits: Limits, read: Route, write: Route, deadline: float
+        self, core: Core, rows: Rows, limits: Limits, read: Route, write: Route, deadline: float
     ) -> None:
         """Send the parts that only read on the route `read`, the others on `write`."""
         self._core = core
-        self._ops = ops
+        self._rows = rows
         self._limits = limits
         self._read = read
         self._write = write
         self._deadline = deadline
-        self._results: list[Result] = [None] * len(ops)
+        self._results: list[Result] = [None] * len(rows)
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._alive: set[BatchCall] = set()
 
-    async def run(self, partition_of: Callable[[bytes], GroupId]) -> list[Result]:
+    async def run(self, partitions_of: Callable[[Iterable[bytes]], list[GroupId]]) -> list[Result]:
         """Send everything and return the results when the last is there."""
-        if not self._ops:
+        if not self._rows:
             return []
-        by_partition: dict[GroupId, list[int]] = {}
-        for position, op in enumerate(self._ops):
-            by_partition.setdefault(partition_of(op.key), []).append(position)
-        self._start(by_partition)
+        self._start(_by_partition(partitions_of(self._rows.keys)))
         try:
             await self._future
         finally:
@@ -66,23 +66,26 @@ class BatchRun:
                 call.abandon()
         return self._results
 
-    def _start(self, by_partition: Mapping[GroupId, list[int]]) -> None:
-        sizes = list(map(op_size, self._ops))
+    def _start(self, by_partition: Mapping[GroupId, Sequence[int]]) -> None:
         chains = []
         for partition, positions in by_partition.items():
-            reads = all(isinstance(self._ops[position], Get) for position in positions)
-            route = self._read if reads else self._write
+            rows = self._rows.pick(positions)
+            route = self._read if rows.reads else self._write
             calls: deque[BatchCall] = deque()
-            for piece in split(positions, sizes, self._limits):
-                size = sum([sizes[position] for position in piece])
-                calls.append(self._call(piece, size, route, partition, calls))
+            for places, piece in split(positions, rows, self._limits):
+                calls.append(self._call(places, piece, route, partition, calls))
             chains.append((route, partition, calls))
             self._alive.update(calls)
         for route, partition, calls in chains:
             self._next(route, partition, calls)
 
     def _call(
-        self, piece: list[int], size: int, route: Route, partition: GroupId, chain: deque[BatchCall]
+        self,
+        positions: Sequence[int],
+        rows: Rows,
+        route: Route,
+        partition: GroupId,
+        chain: deque[BatchCall],
     ) -> BatchCall:
         def end(error: KVError | None) -> None:
             self._alive.discard(call)
@@ -93,8 +96,7 @@ class BatchRun:
             if not self._alive and not self._future.done():
                 self._future.set_result(None)
 
-        ops = [self._ops[position] for position in piece]
-        call = BatchCall(ops, piece, self._results, size, self._deadline, end)
+        call = BatchCall(rows, positions, self._results, self._deadline, end)
         return call
 
     def _next(self, route: Route, partition: GroupId, chain: deque[BatchCall]) -> None:
@@ -115,3 +117,13 @@ class BatchRun:
         )
         if chain:
             chain.popleft().fail(rest)  # which drops the one after it, and so on
+
+
+def _by_partition(partitions: Sequence[GroupId]) -> Mapping[GroupId, Sequence[int]]:
+    """Return the positions of each partition, in the order in which the partitions are first named."""
+    if partitions.count(partitions[0]) == len(partitions):
+        return {partitions[0]: range(len(partitions))}
+    positions: defaultdict[GroupId, list[int]] = defaultdict(list)
+    for position, partition in enumerate(partitions):
+        positions[partition].append(position)
+    return positions

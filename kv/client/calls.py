@@ -14,25 +14,24 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, TypeGuard
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-from kv.client.columns import Column
+from kv.client.columns import Column, bare_kind
 from kv.client.operations import (
     OPERATION_OVERHEAD_BYTES,
     evidence_of,
     failure,
     fresh,
-    is_plain_put,
-    op_size,
     read_get,
     read_result,
     write_op,
 )
-from kv.client.types import Evidence, Get, Item, Op, Put, PutReply, Reading, ReadLevel, Result
+from kv.client.rows import Rows
+from kv.client.types import Evidence, Item, PutReply, Reading, ReadLevel, Result
 from kv.errors import OUTCOME_KEY, Internal, KVError
 from kv.outcome import OutcomeToken
 from kv.v1 import kv_pb2
@@ -48,12 +47,15 @@ _ASKS_SEVERAL: Final = frozenset({ReadLevel.QUORUM, ReadLevel.ALL})
 class Call(ABC):
     """Operations of one partition, and who waits for them."""
 
-    __slots__ = ("deadline", "size")
+    __slots__ = ("count", "deadline", "size")
 
-    count: int = 1
-    """How many operations it adds to a request."""
+    count: int
+    """How many operations it adds to a request. A slot, as what is read for each call is: a class's own is far."""
     column: Column | None = None
     """Of what it can be a row, or some."""
+    bare: ClassVar[bool] = False
+    """Whether it is one row with a `key` and a `future`, and its answer is what the row gives, as it is. The hot path:
+    such calls are looked into from outside, all at once, where another call would be asked."""
     size: int
     """How many bytes it adds to a request, at most."""
     deadline: float
@@ -69,6 +71,11 @@ class Call(ABC):
     def keys(self) -> Sequence[bytes]:
         """The keys that decide the partition; empty if the partition was named."""
 
+    @property
+    def values(self) -> Sequence[bytes]:
+        """What it writes as a part of a column of puts: the value of each key."""
+        raise AssertionError(f"{type(self).__name__} is no row of a column of puts")
+
     @abstractmethod
     def add_to(self, operations: Operations) -> None:
         """Append its operations."""
@@ -76,10 +83,6 @@ class Call(ABC):
     @abstractmethod
     def resolve(self, results: Results, proofs: Proofs) -> None:
         """Take its `count` results off `results` and answer."""
-
-    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
-        """Append its rows: the keys, and the values if it writes. Only if it has a `column`."""
-        raise AssertionError(f"{type(self).__name__} is no row of a column")
 
     def resolve_puts(self, replies: Sequence[PutReply]) -> None:
         """Answer with its `count` replies."""
@@ -107,6 +110,7 @@ class KeyCall(Call):
 
     def __init__(self, key: bytes, size: int, deadline: float, future: asyncio.Future[Any]) -> None:
         self.key = key
+        self.count = 1
         self.size = size
         self.deadline = deadline
         self.future = future
@@ -148,6 +152,7 @@ class GetCall(KeyCall):
     __slots__ = ()
     name = "get"
     column = Column.GETS
+    bare = True
 
     def add_to(self, operations: Operations) -> None:
         """See `Call`."""
@@ -156,10 +161,6 @@ class GetCall(KeyCall):
     def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> object:
         """See `KeyCall`; it is an `Item` or None."""
         return read_get(result.get, proofs[0])
-
-    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
-        """See `Call`."""
-        keys.append(self.key)
 
     def resolve_gets(self, items: Sequence[Item | None], proofs: Proofs) -> bool:
         """See `Call`."""
@@ -179,6 +180,7 @@ class ReadingCall(GetCall):
     """Reads a key and keeps all evidence."""
 
     __slots__ = ()
+    bare = False
 
     def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> Reading:
         """See `KeyCall`."""
@@ -193,51 +195,67 @@ class ReadingCall(GetCall):
 class PutCall(KeyCall):
     """Writes a key."""
 
-    __slots__ = ("column", "condition", "value")
+    __slots__ = ("value",)
     name = "put"
+    column: Column | None = Column.PUTS
+    bare = True
 
-    def __init__(
-        self,
-        key: bytes,
-        value: bytes,
-        condition: kv_pb2.Condition | None,
-        deadline: float,
-        future: asyncio.Future[Any],
-    ) -> None:
+    def __init__(self, key: bytes, value: bytes, deadline: float, future: asyncio.Future[Any]) -> None:
         self.key = key
         self.value = value
-        self.condition = condition
+        self.count = 1
         self.size = OPERATION_OVERHEAD_BYTES + len(key) + len(value)
-        self.column = Column.PUTS
-        if condition is not None:
-            self.size += condition.ByteSize()
-            self.column = None
         self.deadline = deadline
         self.future = future
+
+    @property
+    def values(self) -> Sequence[bytes]:
+        """See `Call`."""
+        return (self.value,)
 
     def add_to(self, operations: Operations) -> None:
         """See `Call`."""
         put = operations.add().put
         put.key = self.key
         put.value = self.value
-        if self.condition is not None:
-            put.condition.CopyFrom(self.condition)
 
     def read(self, result: kv_pb2.OperationResult, proofs: Proofs) -> PutReply:
         """See `KeyCall`."""
         put = result.put
         return PutReply(put.revision, put.version, proofs[0])
 
-    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
-        """See `Call`."""
-        keys.append(self.key)
-        values.append(self.value)
-
     def resolve_puts(self, replies: Sequence[PutReply]) -> None:
         """See `Call`."""
         future = self.future
         if not future.done():
             future.set_result(replies[0])
+
+
+class PutIfCall(PutCall):
+    """Writes a key on a condition."""
+
+    __slots__ = ("condition",)
+    column: Column | None = None
+    bare = False
+
+    def __init__(
+        self,
+        key: bytes,
+        value: bytes,
+        condition: kv_pb2.Condition,
+        deadline: float,
+        future: asyncio.Future[Any],
+    ) -> None:
+        super().__init__(key, value, deadline, future)
+        self.condition = condition
+        self.size += condition.ByteSize()
+
+    def add_to(self, operations: Operations) -> None:
+        """See `Call`."""
+        put = operations.add().put
+        put.key = self.key
+        put.value = self.value
+        put.condition.CopyFrom(self.condition)
 
 
 class OperationCall(KeyCall):
@@ -283,6 +301,7 @@ class OpenCall(Call):
 
     def __init__(self, deadline: float, on_end: Callable[[int | KVError], None]) -> None:
         """Call `on_end` once, with the session's id or the failure."""
+        self.count = 1
         self.size = OPERATION_OVERHEAD_BYTES
         self.deadline = deadline
         self._on_end = on_end
@@ -326,28 +345,30 @@ class OpenCall(Call):
 class BatchCall(Call):
     """A part of an explicit batch: some of its operations, all of one partition, in their order."""
 
-    __slots__ = ("_done", "_on_end", "_positions", "_results", "column", "count", "ops")
+    __slots__ = ("_done", "_on_end", "_positions", "_results", "column", "rows")
 
     def __init__(
         self,
-        ops: Sequence[Op],
+        rows: Rows,
         positions: Sequence[int],
         results: MutableSequence[Result],
-        size: int,
         deadline: float,
         on_end: Callable[[KVError | None], None],
     ) -> None:
         """Write the results into `results` at `positions`, then call `on_end` once, with the failure if any."""
-        assert len(ops) == len(positions), "each operation has a place for its result"
-        self.ops = ops
-        self.count = len(ops)
-        self.size = size
-        self.column = _column_of(ops)
+        self._take(rows, positions)
         self.deadline = deadline
-        self._positions = positions
         self._results = results
         self._on_end = on_end
         self._done = False
+
+    def _take(self, rows: Rows, positions: Sequence[int]) -> None:
+        assert len(rows) == len(positions), "each operation has a place for its result"
+        self.rows = rows
+        self.count = len(rows)
+        self.size = rows.size()
+        self.column = rows.column
+        self._positions = positions
 
     @property
     def done(self) -> bool:
@@ -357,11 +378,16 @@ class BatchCall(Call):
     @property
     def keys(self) -> Sequence[bytes]:
         """See `Call`."""
-        return [op.key for op in self.ops]
+        return self.rows.keys
+
+    @property
+    def values(self) -> Sequence[bytes]:
+        """See `Call`."""
+        return self.rows.values
 
     def add_to(self, operations: Operations) -> None:
         """See `Call`."""
-        for op in self.ops:
+        for op in self.rows.ops:
             write_op(op, operations.add())
 
     def resolve(self, results: Results, proofs: Proofs) -> None:
@@ -372,33 +398,31 @@ class BatchCall(Call):
                 self._results[position] = read_result(result, proofs[0])
         self._end(None)
 
-    def add_rows(self, keys: list[bytes], values: list[bytes]) -> None:
-        """See `Call`."""
-        keys.extend([op.key for op in self.ops])
-        if self.column is Column.PUTS:
-            values.extend([op.value for op in self.ops])  # type: ignore[union-attr]  # they are all puts
-
     def resolve_puts(self, replies: Sequence[PutReply]) -> None:
         """See `Call`."""
         if not self._done:
-            results = self._results
-            for position, reply in zip(self._positions, replies, strict=True):
-                results[position] = reply
+            self._write(replies)
         self._end(None)
 
     def resolve_gets(self, items: Sequence[Item | None], proofs: Proofs) -> bool:
         """See `Call`."""
         if not self._done:
-            for position, item in zip(self._positions, items, strict=False):
-                self._results[position] = item
+            self._write(items)
         got = len(items)
         if got < self.count:
-            self.ops, self._positions = self.ops[got:], self._positions[got:]
-            self.count -= got
-            self.size = sum(op_size(op) for op in self.ops)
+            self._take(self.rows.after(got), self._positions[got:])
             return False
         self._end(None)
         return True
+
+    def _write(self, results: Sequence[Result]) -> None:
+        """Put the results of the first operations where they belong."""
+        positions, whole = self._positions, self._results
+        if isinstance(positions, range):  # all of the batch is in one partition
+            whole[positions.start : positions.start + len(results)] = results
+            return
+        for position, result in zip(positions, results, strict=False):
+            whole[position] = result
 
     def fail(self, error: KVError, token: OutcomeToken | None = None) -> None:
         """See `Call`; each operation gets a token of its own."""
@@ -419,11 +443,13 @@ class BatchCall(Call):
             self._on_end(error)
 
 
-def _column_of(ops: Sequence[Op]) -> Column | None:
-    kinds = set(map(type, ops))
-    if kinds == {Get}:
-        return Column.GETS
-    return Column.PUTS if kinds == {Put} and all(map(is_plain_put, ops)) else None
+BareCall: TypeAlias = PutCall | GetCall
+"""What a call is that is `bare`."""
+
+
+def all_bare(calls: Iterable[Call]) -> TypeGuard[Sequence[BareCall]]:
+    """Whether all calls are `bare`, and of one class."""
+    return bare_kind(calls) is not None
 
 
 def _with_token(error: KVError, token: OutcomeToken | None) -> KVError:

@@ -106,6 +106,9 @@ class Core:
         self._seen = seen
         self._chooser = ReplicaChooser(directory, self._in_flight)
         self._limits = limits
+        self._crowd_ops = min(SHED_OPS_MIN, limits.lane_waiting_ops_max)
+        self._crowd_bytes = limits.lane_waiting_bytes_max
+        """A lane has room while no more than these wait: a look at both for each call."""
         self._open_timeout_s = open_timeout_s
         self._jitter = jitter
         self._refresh_map = refresh_map
@@ -127,10 +130,11 @@ class Core:
         lane = route.lanes.get(partition)
         if lane is None:
             lane = self._lanes.lane(route, partition)
-        if lane.waiting:
+        crowded = lane.waiting_ops + call.count > self._crowd_ops
+        if (crowded or lane.waiting_bytes + call.size > self._crowd_bytes) and lane.waiting:
             self._check_room(lane, call)
-        if lane.waiting_ops >= SHED_OPS_MIN:
-            self._shed(lane, call)
+            if lane.waiting_ops >= SHED_OPS_MIN:
+                self._shed(lane, call)
         lane.add(call)
         if not lane.scheduled:
             self._schedule(lane)

@@ -7,8 +7,8 @@ every node forwards to the leader.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NoReturn
 
 from kv.cluster.map import ClusterMap
 from kv.errors import WrongCluster
@@ -20,6 +20,10 @@ DOWN_MAX_S: Final = 1.0
 """An address whose connection failed is left alone for so long, doubling with each failure in a row."""
 
 
+def _no_map(_: object) -> NoReturn:
+    raise AssertionError("a key is routed only after a map was installed")
+
+
 class Directory:
     """What the client believes about the cluster."""
 
@@ -27,7 +31,10 @@ class Directory:
         """Start from the addresses that the user gave; there is no map yet."""
         self.endpoints = tuple(endpoints)
         self.map: ClusterMap | None = None
-        self._ring: Ring | None = None
+        self.partition_of: Callable[[bytes], GroupId] = _no_map
+        """Returns the partition that owns a key. There must be a map. The ring's own: a call less for each key."""
+        self.partitions_of: Callable[[Iterable[bytes]], list[GroupId]] = _no_map
+        """The same for each of the keys."""
         self._leaders: dict[GroupId, NodeId] = {}
         self._candidates: dict[GroupId, tuple[str, ...]] = {}
         self._down_until: dict[str, float] = {}
@@ -45,7 +52,8 @@ class Directory:
             if cluster_map.epoch <= self.map.epoch:
                 return False
         self.map = cluster_map
-        self._ring = Ring(cluster_map.partitions)
+        ring = Ring(cluster_map.partitions)
+        self.partition_of, self.partitions_of = ring.partition_of, ring.partitions_of
         self._candidates.clear()
         self._leaders = {
             partition: leader
@@ -53,11 +61,6 @@ class Directory:
             if cluster_map.node(leader) is not None and cluster_map.partition(partition) is not None
         }
         return True
-
-    def partition_of(self, key: bytes) -> GroupId:
-        """Return the partition that owns `key`. There must be a map."""
-        assert self._ring is not None, "a key is routed only after a map was installed"
-        return self._ring.partition_of(key)
 
     # --- leaders and failures -----------------------------------------------------------------------
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kv.client.calls import Call
-from kv.client.columns import Column, column_of, write_column
+from kv.client.calls import Call, all_bare
+from kv.client.columns import Column, column_of, keys_of, write_column
 from kv.client.operations import fresh
 from kv.client.route import Kind, Route
 from kv.client.session import REQUESTS_IN_FLIGHT_MAX, Session
@@ -191,7 +191,7 @@ class Lane:
         write at once would send a request for each.
         """
         if self.waiting_ops <= ops_max and self.waiting_bytes <= bytes_max:
-            alive = [call for call in self.waiting if not call.done]
+            alive = _alive(self.waiting)
             if not self.write or _distinct(alive):
                 self._empty()
                 return alive
@@ -246,9 +246,16 @@ class Lane:
         return expired
 
 
-def _distinct(calls: Iterable[Call]) -> bool:
+def _alive(calls: Iterable[Call]) -> list[Call]:
+    """Return those for which somebody waits."""
+    if all_bare(calls):
+        return [call for call in calls if not call.future.done()]  # as below, without a call of ours for each
+    return [call for call in calls if not call.done]
+
+
+def _distinct(calls: Sequence[Call]) -> bool:
     """Whether no key is named twice."""
-    keys = [key for call in calls for key in call.keys]
+    keys = keys_of(calls)
     return len(set(keys)) == len(keys)
 
 

@@ -5,10 +5,10 @@ Values only, all frozen; how they look on the wire is in `kv.client.calls`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kv.errors import KVError
 
@@ -174,15 +174,13 @@ class Outcome(NamedTuple):
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
-    """Reads one key; its result is an `Item` or None."""
+class Get(NamedTuple):
+    """Reads one key; its result is an `Item` or None. A tuple, as `Put` is: loads make millions of these."""
 
     key: bytes
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Put:
+class Put(NamedTuple):
     """Writes one key, if the condition holds. At most one condition may be given."""
 
     key: bytes
@@ -192,41 +190,6 @@ class Put:
     if_revision: int | None = None
     if_value: bytes | None = None
     return_previous: bool = False
-
-    def __init__(
-        self,
-        key: bytes,
-        value: bytes,
-        if_absent: bool = False,
-        if_present: bool = False,
-        if_revision: int | None = None,
-        if_value: bytes | None = None,
-        return_previous: bool = False,
-    ) -> None:
-        # The slots by their descriptors: what a frozen dataclass does itself takes three times as long, and loads
-        # make millions of these.
-        _set_key(self, key)
-        _set_value(self, value)
-        _set_if_absent(self, if_absent)
-        _set_if_present(self, if_present)
-        _set_if_revision(self, if_revision)
-        _set_if_value(self, if_value)
-        _set_return_previous(self, return_previous)
-
-
-def _setter(name: str) -> Callable[[Put, Any], None]:
-    """Return what writes the slot of a `Put`, past its being frozen."""
-    setter: Callable[[Put, Any], None] = vars(Put)[name].__set__
-    return setter
-
-
-_set_key = _setter("key")
-_set_value = _setter("value")
-_set_if_absent = _setter("if_absent")
-_set_if_present = _setter("if_present")
-_set_if_revision = _setter("if_revision")
-_set_if_value = _setter("if_value")
-_set_return_previous = _setter("return_previous")
 
 
 @dataclass(frozen=True, slots=True)

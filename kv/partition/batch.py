@@ -113,13 +113,22 @@ class Batch:
         """How many operations it holds: each row of a column is one, a transaction is one."""
         return sum(len(operation[1]) if 1 << operation[0] & _MANY else 1 for operation in self.operations)
 
-    def keys(self) -> Iterator[bytes]:
-        """Yield each key that the batch names, those of transactions included."""
-        return _keys_of(self.operations)
+    def keys(self) -> Iterable[bytes]:
+        """Return each key that the batch names, those of transactions included."""
+        return _keys_of(self.operations) if self._column is None else self._column
 
-    def written(self) -> Iterator[bytes]:
-        """Yield each key that the batch may write, again for each time."""
-        return _written_by(self.operations)
+    def written(self) -> Iterable[bytes]:
+        """Return each key that the batch may write, again for each time."""
+        return _written_by(self.operations) if self._column is None or not self.writes else self._column
+
+    @property
+    def _column(self) -> Sequence[bytes] | None:
+        """The keys of its one operation, if that has a column of them: nothing has to go through it row by row."""
+        operations = self.operations
+        if len(operations) != 1 or not 1 << operations[0][0] & _MANY:
+            return None
+        keys: Sequence[bytes] = operations[0][1]
+        return keys
 
 
 def _keys_of(operations: Iterable[Operation]) -> Iterator[bytes]:

@@ -60,6 +60,7 @@ from kv.partition.record import (
     result_part,
     row_by_row,
     txn_part,
+    unpack_birth,
 )
 from kv.partition.session import ORDINAL_BITS, Fate, SessionTable, Verdict
 from kv.v1 import kv_pb2
@@ -75,7 +76,6 @@ INTEGER_MAX: Final = (1 << 63) - 1
 """Bounds of what an increment reads and writes: a signed 64-bit integer."""
 
 _pack_header: Final = HEADER.pack
-_unpack_header: Final = HEADER.unpack_from
 
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 """Decimal text in its one shortest form."""
@@ -180,7 +180,7 @@ class _Run:
         if old is None:
             created, version = index, 1
         else:
-            created, _, version, _ = _unpack_header(old)
+            created, version = unpack_birth(old)
             version += 1
         self.state.put(key, _pack_header(created, index, version, 0) + value, old is None)
         part = self.put_parts.get(version)
@@ -200,11 +200,13 @@ class _Run:
                 put(key, first + value, True)
                 versions.append(1)
             else:
-                created, _, version, _ = _unpack_header(old)
+                created, version = unpack_birth(old)
                 put(key, _pack_header(created, index, version + 1, 0) + value, False)
                 versions.append(version + 1)
-        many = kv_pb2.PutManyResult(revision=index, versions=versions)
-        return result_part(kv_pb2.OperationResult(put_many=many))
+        result = kv_pb2.OperationResult()
+        result.put_many.revision = index
+        result.put_many.versions.extend(versions)
+        return result_part(result)
 
     def get(self, key: bytes) -> bytes:
         part = get_part(key, self.state.get(key))
@@ -266,7 +268,7 @@ class _Run:
         """Store a value and return its revision and version."""
         created, version = self.index, 1
         if old is not None:
-            created, _, version, _ = HEADER.unpack_from(old)
+            created, version = unpack_birth(old)
             version += 1
         self.state.put(key, HEADER.pack(created, self.index, version, 0) + value, old is None)
         return self.index, version

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from kv.partition.batch import GET, GET_MANY, PAGE, RANGE, REFUSED, Batch, Operation
 from kv.partition.machine import RESULT_BYTES_MAX, RESULT_TOO_LARGE_PART
-from kv.partition.record import HEADER, HEADER_BYTES, get_part, item_of, mod_revision_of, result_part
+from kv.partition.record import HEADER_BYTES, get_part, item_of, mod_revision_of, result_part, unpack_history
 from kv.v1 import kv_pb2
 
 ITEM_OVERHEAD_BYTES: Final = 64
@@ -76,21 +76,19 @@ def _get_many(state: ReadView, keys: Sequence[bytes], bytes_max: int) -> tuple[b
 
     No Python for each column of a row: `zip` and `Struct` turn the headers around.
     """
-    get = state.get
-    records = [get(key) or _NO_RECORD for key in keys]
+    records = [record or _NO_RECORD for record in map(state.get, keys)]
     if sum(map(len, records)) + ROW_OVERHEAD_BYTES * len(records) > bytes_max:
         records = records[: _fitting(records, bytes_max)]
         if not records:
             return RESULT_TOO_LARGE_PART, 0
-    headers = HEADER.iter_unpack(b"".join([record[:HEADER_BYTES] for record in records]))
-    created, modified, versions, _ = zip(*headers, strict=True)
-    many = kv_pb2.GetManyResult(
-        values=[record[HEADER_BYTES:] for record in records],
-        create_revisions=created,
-        mod_revisions=modified,
-        versions=versions,
-    )
-    return result_part(kv_pb2.OperationResult(get_many=many)), max(modified)
+    created, modified, versions = zip(*map(unpack_history, records), strict=True)
+    result = kv_pb2.OperationResult()
+    many = result.get_many  # in its place from the start: given to the constructor it would be copied
+    many.values.extend([record[HEADER_BYTES:] for record in records])
+    many.create_revisions.extend(created)
+    many.mod_revisions.extend(modified)
+    many.versions.extend(versions)
+    return result_part(result), max(modified)
 
 
 def _fitting(records: Sequence[bytes], bytes_max: int) -> int:

@@ -21,6 +21,12 @@ HEADER: Final = Struct("<QQQQ")
 
 HEADER_BYTES: Final = HEADER.size
 
+unpack_history: Final = Struct("<QQQ").unpack_from
+"""Returns (create revision, mod revision, version) of a record, for those who need no more and often."""
+
+unpack_birth: Final = Struct("<Q8xQ").unpack_from
+"""Returns (create revision, version) of a record."""
+
 _FIELD_1: Final = b"\x0a"
 """Tag of a length-delimited field 1: `GetResult.item`, `OperationResult.get`, `BatchResponse.results`."""
 

@@ -17,6 +17,7 @@ from kv.client.operations import (
     write_compare,
     write_op,
 )
+from kv.client.rows import rows_of
 from kv.client.types import Compare, Delete, Evidence, Get, Op, Put, ReadLevel, Relation
 from kv.errors import InvalidArgument, KeyEmpty, KeyTooLong, ValueTooLarge
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -104,13 +105,22 @@ def test_compare_has_exactly_one_target() -> None:
             write_compare(bad)
 
 
+def _pieces(values: list[int], limits: Limits) -> list[list[int]]:
+    """Cut puts with values of so many bytes; return the lengths of the pieces' values."""
+    rows = rows_of([Put(b"k", bytes(size)) for size in values])
+    pieces = list(split(range(10, 10 + len(rows)), rows, limits))
+    assert [place for places, _ in pieces for place in places] == [*range(10, 10 + len(rows))]
+    return [[len(value) for value in piece.values] for _, piece in pieces]
+
+
 def test_split_respects_both_bounds() -> None:
     """Pieces hold at most so many operations and bytes, in order; one that is too large alone stays alone."""
-    limits = Limits(ops_per_request_max=3, request_bytes_max=100)
-    assert split([0, 1, 2, 3], [10] * 4, limits) == [[0, 1, 2], [3]]
-    assert split([3, 1, 2], [60, 60, 40, 40], limits) == [[3, 1], [2]]
-    assert split([0, 1, 2], [500, 1, 1], limits) == [[0], [1, 2]]
-    assert split([], [], limits) == []
+    row = OPERATION_OVERHEAD_BYTES + 1
+    limits = Limits(ops_per_request_max=3, request_bytes_max=4 * row)
+    assert _pieces([0, 1, 2, 3], limits) == [[0, 1, 2], [3]]
+    assert _pieces([row, row, 1], limits) == [[row, row], [1]], "just full"
+    assert _pieces([row, row + 1, 1], limits) == [[row], [row + 1, 1]], "one byte too much"
+    assert _pieces([5 * row, 1, 1], limits) == [[5 * row], [1, 1]]
 
 
 @pytest.mark.parametrize("name", ["ops_per_request_max", "attempt_timeout_s"])

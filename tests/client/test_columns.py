@@ -6,8 +6,14 @@ import asyncio
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kv.client import AsyncClient, Delete, Get, Item, Put, PutReply
+from kv.client.calls import BatchCall
+from kv.client.columns import items_of, replies_of
+from kv.client.rows import rows_of
+from kv.client.types import Evidence, ReadLevel
 from kv.errors import DiskFull, InvalidArgument, NotOnAllReplicas
 from kv.v1 import kv_pb2
 from tests.client.fakes import FakeCluster, FakeTransport
@@ -117,3 +123,26 @@ def test_level_all_fails_each_row() -> None:
         assert {kinds[0] for kinds in kinds_of(cluster)} == {"put_many"}
 
     play(scenario)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.booleans()), min_size=1, max_size=8))
+def test_each_row_becomes_its_own_answer(rows: list[tuple[int, int, bool]]) -> None:
+    """What was found for a key has this key's revisions, version and evidence; revision 0 is nothing found."""
+    keys = [b"k%d" % place for place in range(len(rows))]
+    calls = [BatchCall(rows_of([Get(key) for key in keys]), range(len(keys)), [], 0.0, lambda _: None)]
+    many = kv_pb2.GetManyResult(
+        values=[b"v%d" % revision for revision, _, _ in rows],
+        create_revisions=[int(old) for _, _, old in rows],
+        mod_revisions=[revision for revision, _, _ in rows],
+        versions=[version for _, version, _ in rows],
+    )
+    shared = Evidence(1, 2, 3, 9, "n1", ReadLevel.LINEARIZABLE, revision=8, age_ms=7)
+    for item, key, (revision, version, old) in zip(items_of(calls, many, shared), keys, rows, strict=True):
+        if revision == 0:
+            assert item is None
+        else:
+            proof = shared._replace(revision=revision)
+            assert item == Item(key, b"v%d" % revision, int(old), revision, version, proof)
+            assert (type(item), type(item.evidence)) == (Item, Evidence)
+    replies = replies_of(5, [version for _, version, _ in rows], shared)
+    assert replies == [PutReply(5, version, shared) for _, version, _ in rows]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv.router.ring import HASH_SPACE, Ring, hash_tag, initial_ranges, key_hash
+from kv.router.ring import HASH_SPACE, Ring, hash_tag, initial_ranges, key_hash, owner_of
 
 hashes = st.integers(0, HASH_SPACE - 1)
 
@@ -142,3 +142,18 @@ def test_keys_spread_evenly() -> None:
     counts = Counter(ring.partition_of(b"user:%d" % i) for i in range(10_000))
     assert len(counts) == 16
     assert all(0.85 < count / 625 < 1.15 for count in counts.values()), counts
+
+
+@given(
+    st.lists(st.binary(max_size=8) | st.sampled_from([b"{a}b", b"x{a}", b"{}a", b"{a"])), st.integers(1, 9)
+)
+def test_each_key_has_one_owner_however_it_is_asked(keys: list[bytes], partitions: int) -> None:
+    """One by one, all at once and by the ranges themselves: the partition of a key is that of its tag's hash."""
+    ring = equal_ring(partitions)
+    owners = [owner_of(start, end) for start, end in initial_ranges(partitions)]
+    wanted = [ring.partition_of_hash(key_hash(key)) for key in keys]
+    assert ring.partitions_of(keys) == wanted
+    assert list(map(ring.partition_of, keys)) == wanted
+    assert [[number for number, owns in enumerate(owners, 1) if owns(key)] for key in keys] == [
+        [number] for number in wanted
+    ]
