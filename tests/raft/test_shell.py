@@ -64,7 +64,7 @@ async def test_a_hiccup_sends_nothing_to_the_thread_and_a_hang_does() -> None:
     assert (await done(shell, INLINE_LANE))[0] != loop_thread, "the disk is slow"
     shell.close()
     shell = made()
-    await done(shell, INLINE_LANE, HANG_S)
+    await done(shell, INLINE_LANE, 1.1 * HANG_S)
     assert (await done(shell, INLINE_LANE))[0] != loop_thread, "the disk hangs"
     shell.close()
 
