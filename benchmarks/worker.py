@@ -1,13 +1,15 @@
 """A load process: reads one `Order` as JSON from its argument, puts the load on, prints one JSON result.
 
 The load of a slice is a process of its own, so that no slice inherits memory, connections or garbage of another, and
-so that the client of every system runs under the same conditions: uvloop, nothing else.
+so that the client of every system runs under the same conditions: uvloop, and a garbage collector that looks seldom and not
+at what was there before the load.
 
     python -m benchmarks.worker '{"system": "etcd", "kind": "put", "addresses": ["127.0.0.1:2379"], ...}'
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -68,8 +70,16 @@ async def work(order: Order) -> dict[str, object]:
     async with CLIENTS[order.system](order.addresses, data) as client:
         if order.kind == "fill":
             return {"metrics": await fill(client, order), "series": [], "reasons": {}}
+        settle_collector()
         tally = await measure(client, order)
     return {"metrics": tally.metrics(), "series": tally.series(), "reasons": dict(tally.reasons)}
+
+
+def settle_collector() -> None:
+    """Do what a busy client of any system should: the modules alone are a hundred thousand objects to look at each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def measure(client: Client, order: Order) -> Tally:
