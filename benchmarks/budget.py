@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import budget_probe as probe
-from benchmarks.budget_fold import Socket, carried, cpu_between
+from benchmarks.budget_fold import Socket, carried, cpu_between, reached_by
 from benchmarks.budget_table import Process, Slice, ceilings_text, slice_text
 from benchmarks.proc import check_disk, machine
 from benchmarks.processes import Failed, Unavailable, clean_environment, guarded, output_of
@@ -189,7 +189,7 @@ class Budget:
         specs = self._system.cluster.specs
         found: dict[str, dict[str, float]] = {}
         for name, pid in pids.items():
-            found[name] = _bytes(pid, specs, first.sockets, last.sockets)
+            found[name] = _bytes(pid, pids[CLIENT], specs, first.sockets, last.sockets)
             if name in specs:
                 begin, end = first.metrics[name], last.metrics[name]
                 found[name] |= {
@@ -208,14 +208,18 @@ class Profiled:
 
 
 def _bytes(
-    pid: int, specs: Mapping[str, NodeSpec], first: Sequence[Socket] | None, last: Sequence[Socket] | None
+    pid: int,
+    client: int,
+    specs: Mapping[str, NodeSpec],
+    first: Sequence[Socket] | None,
+    last: Sequence[Socket] | None,
 ) -> dict[str, float]:
-    """Return the bytes a process sent and received between two looks: on gRPC's connections, and on Raft's."""
+    """Return the bytes a process sent and received between two looks: with the client, by gRPC or beside it, and by Raft."""
     if first is None or last is None:
         return {}
     found: dict[str, float] = {}
     for text, ports in (
-        ("gRPC", frozenset(_port(spec.address) for spec in specs.values())),
+        ("client", reached_by(last, client)),  # a node's direct connections have a port of their own
         ("Raft", frozenset(_port(spec.raft_address) for spec in specs.values())),
     ):
         (sent, received), (sent_before, received_before) = (

@@ -226,6 +226,11 @@ def carried(sockets: Iterable[Socket], pid: int, ports: frozenset[int]) -> tuple
     return sum(socket.sent for socket in mine), sum(socket.received for socket in mine)
 
 
+def reached_by(sockets: Iterable[Socket], pid: int) -> frozenset[int]:
+    """Return the ports to which a process is connected."""
+    return frozenset(socket.far for socket in sockets if socket.pid == pid)
+
+
 def read_metrics(text: str) -> dict[str, float]:
     """Return the samples of Prometheus' text format, by name with labels. Raises `ValueError` for a line that is none."""
     found: dict[str, float] = {}

@@ -123,6 +123,7 @@ def test_bytes_are_those_of_a_processs_own_sockets_on_the_named_ports() -> None:
     assert fold.carried(sockets, 11, frozenset({20001})) == (700, 50)
     assert fold.carried(sockets, 12, frozenset({20001})) == (50, 700)
     assert fold.carried(sockets, 11, frozenset({9})) == (0, 0)
+    assert fold.reached_by(sockets, 11) == {40000, 40001}
 
 
 def test_metrics_are_read_with_their_labels() -> None:
