@@ -38,7 +38,7 @@ static: install $(PROTO_VENV)/.installed ## all that is checked without running 
 	@MAKEFLAGS= $(MAKE) --no-print-directory lint types floors stubs
 
 check-sim: install
-	@$(MAKE) --no-print-directory sim SECONDS=90
+	@$(MAKE) --no-print-directory sim SECONDS=90 JOBS=1
 
 check-jepsen: install
 	@$(MAKE) --no-print-directory jepsen SECONDS=180
@@ -70,7 +70,7 @@ test: install ## the test suite; PYTEST_ARGS='-k ring -x' narrows it
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 sim: install ## the simulator on fresh seeds; SECONDS=30 of wall time
-	$(BIN)/kv sim --seconds $(SECONDS)
+	$(BIN)/kv sim --seconds $(SECONDS) $(if $(JOBS),--jobs $(JOBS))
 
 soak: install ## the simulator for long; MINUTES=60 of wall time
 	$(BIN)/kv sim --seconds $$(( 60 * $(MINUTES) ))

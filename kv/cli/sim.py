@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SECONDS_DEFAULT = 30.0
 SEED_BITS = 40
+SEEDS_MAX = 1 << SEED_BITS
+"""More than anybody has time for."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +43,12 @@ def sim(
     ] = None,
     schedule: Annotated[Path | None, typer.Option(help="A file of faults instead of drawn ones.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, max=9, help="Default: 3 or 5, by the seed.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="Processes that run seeds at once; default: one for each processor."
+        ),
+    ] = None,
     stock: Annotated[
         bool,
         typer.Option(
@@ -90,12 +98,18 @@ def sim(
             seeds=seeds, seed=seed, fault_sets=faults, minutes=minutes_each, as_json=as_json
         )
         sys.exit(status)
-    from kv.sim.runner import describe, run_seeds  # noqa: PLC0415 - brings the whole store
+    from kv.sim.jobs import run_jobs  # noqa: PLC0415 - brings the whole store
+    from kv.sim.runner import describe  # noqa: PLC0415
 
     wishes = _wishes(minutes_each, faults, schedule, nodes)
     chosen, limit_s = _seeds(seconds, seeds, seed)
-    totals, broken = run_seeds(
-        chosen, wishes, wall=time.monotonic, seconds=limit_s, tell=lambda now: output.note(now.line())
+    totals, broken = run_jobs(
+        chosen,
+        wishes,
+        min(jobs or len(os.sched_getaffinity(0)), len(chosen)),
+        wall=time.monotonic,
+        seconds=limit_s,
+        tell=lambda now: output.note(now.line()),
     )
     _summarize(totals, as_json)
     if broken is not None:
@@ -123,7 +137,7 @@ def _wishes(
     )
 
 
-def _seeds(seconds: float | None, seeds: str | None, seed: int | None) -> tuple[Iterable[int], float | None]:
+def _seeds(seconds: float | None, seeds: str | None, seed: int | None) -> tuple[Sequence[int], float | None]:
     from kv.sim.runner import parse_seeds  # noqa: PLC0415 - brings the whole store
 
     if seed is not None:
@@ -133,7 +147,7 @@ def _seeds(seconds: float | None, seeds: str | None, seed: int | None) -> tuple[
     if seeds is not None:
         return parse_seeds(seeds), seconds
     first = secrets.randbits(SEED_BITS)
-    return itertools.count(first), SECONDS_DEFAULT if seconds is None else seconds
+    return range(first, first + SEEDS_MAX), SECONDS_DEFAULT if seconds is None else seconds
 
 
 def _summarize(totals: Totals, as_json: bool) -> None:

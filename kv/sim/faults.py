@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -134,6 +135,10 @@ class Fault:
         default = KINDS[self.kind].arguments[name] if given is None else given
         assert default is not None, "`fault` has checked that it is given"
         return default
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to another process as what it was built from: a read-only mapping cannot."""
+        return partial(fault, self.at_s, self.kind, self.target, **self.arguments), ()
 
     def __str__(self) -> str:
         words = [f"{self.at_s:.3f}", self.kind, self.target]

@@ -71,6 +71,14 @@ class Totals:
     def add(self, report: Report) -> None:
         """Count a finished run."""
         self.seeds += 1
+        self._add(report)
+
+    def merge(self, other: Totals) -> None:
+        """Count what another process has run; its wall time is not added."""
+        self.seeds += other.seeds
+        self._add(other)
+
+    def _add(self, found: Report | Totals) -> None:
         for name in (
             "simulated_s",
             "events",
@@ -83,8 +91,8 @@ class Totals:
             "snapshots",
             "checkpoints",
         ):
-            setattr(self, name, getattr(self, name) + getattr(report, name))
-        self.faults.update(report.faults)
+            setattr(self, name, getattr(self, name) + getattr(found, name))
+        self.faults.update(found.faults)
 
     def line(self) -> str:
         """One line for people."""

@@ -31,6 +31,15 @@ def test_the_summary_is_for_people_or_for_programs() -> None:
     assert f"{fields['writes']} writes acknowledged" in text
 
 
+def test_seeds_may_be_shared_by_processes() -> None:
+    """Two processes cover the same as one."""
+    one = json.loads(invoke("--seeds", "1:4", *SHORT, "--jobs", "1", "--json")[0])
+    two = json.loads(invoke("--seeds", "1:4", *SHORT, "--jobs", "2", "--json")[0])
+    assert two.pop("simulated_s") == pytest.approx(one.pop("simulated_s"))  # added up in another order
+    del one["wall_s"], two["wall_s"]
+    assert one == two
+
+
 def test_a_schedule_is_read_from_a_file(tmp_path: Path) -> None:
     """The faults of the file happen, and no others."""
     file = tmp_path / "faults"
