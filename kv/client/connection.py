@@ -207,11 +207,13 @@ class GrpcStream:
             async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                 await loop.create_connection(lambda: connection, host, offer.port)
                 await connection.accepted
+            self._direct = connection
         except OSError as error:  # a TimeoutError is one
-            connection.abort()
             _log.debug("direct connection failed", address=self._address, error=repr(error))
             return
-        self._direct = connection
+        finally:
+            if self._direct is not connection:
+                connection.abort()  # also where the stream ends meanwhile and cancels this: nobody else knows of it
         self._queued.set()  # ends the writer
         self._flush()
 

@@ -127,6 +127,8 @@ class FakeDirect:
         self.node = node
         self.rude = rude
         self.connections = self.messages = 0
+        self.ended = asyncio.Event()
+        """Whether a connection has ended."""
         self.offer = Offer(1, secrets.token_bytes(TOKEN_BYTES))
         self._server: asyncio.Server | None = None
 
@@ -150,6 +152,7 @@ class FakeDirect:
                 if not all(self._take(payload, writer) for payload in frames.feed(data)):
                     break
         finally:
+            self.ended.set()
             writer.close()
 
     def _take(self, payload: bytes, writer: asyncio.StreamWriter) -> bool:

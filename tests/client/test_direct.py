@@ -81,6 +81,17 @@ async def test_who_does_not_let_in_is_left_alone(monkeypatch: pytest.MonkeyPatch
         assert not any(way.messages for way in ways)
 
 
+async def test_a_client_that_is_closed_before_it_was_let_in_leaves_no_connection() -> None:
+    """The connection that waits for the node's greeting ends with the stream for which it was made."""
+    async with direct_cluster(b"") as (cluster, ways):
+        async with asyncio.timeout(WAIT_S), AsyncClient(cluster.addresses) as client:
+            while not any(way.connections for way in ways):
+                await client.put(b"k", b"v")
+        async with asyncio.timeout(WAIT_S):
+            for way in [way for way in ways if way.connections]:
+                await way.ended.wait()
+
+
 @pytest.mark.parametrize("fault", [Fault.CUT_AFTER, Fault.CUT_BEFORE])
 async def test_a_connection_that_ends_is_an_end_of_the_stream(fault: Fault) -> None:
     """What was sent on it has an unknown outcome: the identical request is sent again, and is applied once."""
