@@ -124,7 +124,10 @@ class Generator:
         return not ending.reason
 
     async def _sleep_until(self, at_ns: int) -> None:
-        """Sleep, by a timer of the event loop: it may be late by a millisecond, which counts as latency."""
-        wait_ns = at_ns - self._clock()
-        if wait_ns > 0:
+        """Sleep, by timers of the event loop: it may be late by a millisecond, which counts as latency.
+
+        Never early: uvloop's timers count in whole milliseconds and fire up to one before their time. An operation
+        of the measured time that began then would be one of the warm-up, more than were asked for.
+        """
+        while (wait_ns := at_ns - self._clock()) > 0:  # noqa: ASYNC110  # time is what is waited for
             await asyncio.sleep(wait_ns / NS_PER_S)

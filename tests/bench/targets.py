@@ -73,8 +73,14 @@ class Scripted:
             yield ScanPage([item] * size)
 
 
-def play(target: Scripted, kind: Kind = Kind.PUT, **settings: Any) -> tuple[Plan, Tally]:  # noqa: ANN401
-    """Run a plan of one process against `target` in virtual time."""
+def play(
+    target: Scripted,
+    kind: Kind = Kind.PUT,
+    *,
+    head_start_s: float = 0.0,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[Plan, Tally]:
+    """Run a plan of one process against `target` in virtual time, `head_start_s` after it was told to."""
     plan = Plan(kind, URL, **{"warmup_s": 0.0, **settings})
     tally = Tally(window_ns(plan))
 
@@ -85,7 +91,7 @@ def play(target: Scripted, kind: Kind = Kind.PUT, **settings: Any) -> tuple[Plan
             return round(loop.time() * 1e9)
 
         share = Share(plan, 0)
-        start_ns = clock() + round(plan.warmup_s * 1e9)
+        start_ns = clock() + round((head_start_s + plan.warmup_s) * 1e9)
         generator = Generator(share, [target], work_of(share), tally, clock=clock, start_ns=start_ns)
         await generator.run(arrivals_of(share) if plan.open_loop else iter(()))
         assert generator.outstanding == 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import pytest
 
 from kv.bench.histogram import RELATIVE_ERROR_MAX
 from kv.bench.kinds import Arrivals, Kind
-from kv.bench.plan import Plan
+from kv.bench.plan import Plan, Share
 from kv.bench.result import Result
 from kv.bench.tally import Ending, Tally
+from kv.bench.workload import arrivals_of
 from kv.errors import Overloaded, UnknownOutcome
 from tests.bench.targets import Scripted, play
 
@@ -45,6 +47,28 @@ def test_a_number_of_operations_is_kept_exactly(rate: float | None) -> None:
     _, tally = play(target, count=123, rate_per_s=rate, concurrency=7, warmup_s=1.0)
     assert ok(tally) == 123
     assert len(target.asked) > 123
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_a_timer_that_fires_early_begins_nothing_early(
+    rate: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timers of uvloop count in milliseconds: what it wakes before the time waits for the rest of it."""
+    sleep = asyncio.sleep
+
+    async def early(delay_s: float) -> None:
+        await sleep(delay_s - 0.0004 if delay_s > 0.001 else delay_s)
+
+    monkeypatch.setattr(asyncio, "sleep", early)
+    target = Scripted(lambda: sleep(0.0001))
+    plan, tally = play(
+        target, count=20, rate_per_s=rate, arrivals=Arrivals.CONSTANT, concurrency=4, head_start_s=0.2
+    )
+    assert (ok(tally), len(target.asked)) == (20, 20)
+    if plan.open_loop:
+        begin_s = 1000.2  # the loop begins at 1000 s
+        due_s = [begin_s + at_ns / 1e9 for at_ns in islice(arrivals_of(Share(plan, 0)), 20)]
+        assert target.times_s == pytest.approx(due_s, rel=0, abs=1e-5)
 
 
 def test_what_begins_in_the_warm_up_has_no_latency() -> None:
