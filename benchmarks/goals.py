@@ -104,6 +104,8 @@ SCALE_FEW: Final = "put in batches, few keys"
 SCALE_MANY: Final = "put in batches, many keys"
 SOAK_FIRST: Final = "put in batches, first window"
 SOAK_LAST: Final = "put in batches, last window"
+SOAK_OLD: Final = "put in batches, store of the long load"
+SOAK_FRESH: Final = "put in batches, fresh store beside it"
 RSS_IDLE: Final = "idle, 16 partitions"
 RSS_FULL: Final = "many keys, 16 partitions"
 RESTART: Final = "restart after SIGKILL until it serves"
@@ -192,6 +194,14 @@ GOALS: Final = (
     Goal("9a", 9, "64 partitions over 4", per_s(RINGKV, SCALE_64), per_s(RINGKV, SCALE_4), 0.9),
     Goal("9b", 9, "many keys over few", per_s(RINGKV, SCALE_MANY), per_s(RINGKV, SCALE_FEW), 0.5),
     Goal("9c", 9, "the last window over the first", per_s(RINGKV, SOAK_LAST), per_s(RINGKV, SOAK_FIRST), 0.9),
+    Goal(
+        "9d",
+        9,
+        "the store of the long load over a fresh one beside it",
+        per_s(RINGKV, SOAK_OLD),
+        per_s(RINGKV, SOAK_FRESH),
+        0.9,
+    ),
     Goal(
         "10a",
         10,

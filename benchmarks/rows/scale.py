@@ -61,7 +61,11 @@ class Keys(Family):
 
 
 class Soak(Family):
-    """The first minute of a long load against its last."""
+    """A long load: its first minute against its last, and then its store against a fresh one.
+
+    The speed of a shared machine may change by half within the hour, and the two minutes are far apart. So, when the load
+    is over, the old store and a fresh one of the same keys take turns: what differs there is age alone.
+    """
 
     rows = (9,)
     systems = ("long load",)
@@ -78,6 +82,22 @@ class Soak(Family):
                 yield Sample(9, store.title, work, number, {"per_s": rate}, note=loaded.note)
             metrics = {name: loaded.metrics[name] for name in ("per_s", "p50_ms", "p99_ms")}
             yield Sample(9, store.title, "put in batches, the long load", number, metrics, loaded.series)
+            async for sample in self._against_fresh(store):
+                yield sample
+        self.bench.discard(folder)
+
+    async def _against_fresh(self, old: RingKV) -> AsyncGenerator[Sample, None]:
+        """Load `old` and a new store in turns; who is first in one round is second in the next."""
+        keys = self.options.keys
+        folder = self.bench.scratch()
+        fresh = RingKV(folder, self.options.partitions)
+        async with running(fresh):
+            await self.bench.fill(fresh, keys)
+            pair = [(goals.SOAK_OLD, old), (goals.SOAK_FRESH, fresh)]
+            for number in range(self.options.rounds):
+                for work, store in pair:
+                    yield (await put_batches(self, store, keys)).sample(9, store, work, number)
+                pair.reverse()
         self.bench.discard(folder)
 
 
