@@ -9,7 +9,6 @@ at what was there before the load.
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
@@ -21,6 +20,7 @@ import uvloop
 
 from benchmarks.clients import CLIENTS, FILL_OPERATIONS, Client, Data, key_of
 from benchmarks.load import Answered, Counted, Operation, Refused, Tally, closed_loop, open_loop
+from kv import collector
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,9 @@ async def work(order: Order) -> dict[str, object]:
     async with CLIENTS[order.system](order.addresses, data) as client:
         if order.kind == "fill":
             return {"metrics": await fill(client, order), "series": [], "reasons": {}}
-        settle_collector()
+        collector.calm()  # what a busy client of any system should do
         tally = await measure(client, order)
     return {"metrics": tally.metrics(), "series": tally.series(), "reasons": dict(tally.reasons)}
-
-
-def settle_collector() -> None:
-    """Do what a busy client of any system should: the modules alone are a hundred thousand objects to look at each time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 async def measure(client: Client, order: Order) -> Tally:

@@ -28,6 +28,7 @@ import grpc.aio
 import structlog
 import uvloop
 
+from kv import collector
 from kv.assembly import Assembly
 from kv.cluster.map import ClusterMap, decode, from_proto
 from kv.config import NodeConfig, parse_address
@@ -257,14 +258,6 @@ def _die(error: BaseException) -> None:
     os._exit(EXIT_FATAL)
 
 
-def _calm_garbage_collector() -> None:
-    """What a start left behind lives as long as the process: collections need not walk it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
-    gc.enable()
-
-
 def run(config: NodeConfig, make_http: MakeHttpServer | None = None) -> int:
     """Runs a node until SIGTERM or SIGINT; returns the exit status."""
     configure_logging(config.log_level, config.log_format, sys.stderr)
@@ -288,7 +281,7 @@ async def _run(config: NodeConfig, make_http: MakeHttpServer | None) -> int:
     except (KVError, OSError, WalCorruption, StoreError) as error:
         log.critical("the node cannot start", error=str(error))
         return 1
-    _calm_garbage_collector()
+    collector.calm()
     await stopping.wait()
     await node.stop()
     return 0

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import uvloop
 
+from kv import collector
 from kv.bench import wire
 from kv.bench.generator import Generator
 from kv.bench.plan import Plan, Share, window_ns
@@ -84,6 +85,7 @@ async def _work(share: Share, starting: asyncio.Future[bytes]) -> int:
             for client in clients:
                 await client.cluster_map()
             await _prefill(share, clients[0])
+            collector.calm()
             _tell({"ready": True})
             start = await starting
             if start:

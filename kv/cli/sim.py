@@ -46,7 +46,10 @@ def sim(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, max=256, help="Processes that run seeds at once; default: one for each processor."
+            min=1,
+            max=256,
+            help="Processes that run seeds at once; default: one for each processor. Not for --stock, --mutant,"
+            " --mutant-table and --levels.",
         ),
     ] = None,
     stock: Annotated[
@@ -98,17 +101,16 @@ def sim(
             seeds=seeds, seed=seed, fault_sets=faults, minutes=minutes_each, as_json=as_json
         )
         sys.exit(status)
-    from kv.sim.jobs import run_jobs  # noqa: PLC0415 - brings the whole store
+    from kv.sim.jobs import JOBS_MAX, run_jobs  # noqa: PLC0415 - brings the whole store
     from kv.sim.runner import describe  # noqa: PLC0415
 
-    wishes = _wishes(minutes_each, faults, schedule, nodes)
     chosen, limit_s = _seeds(seconds, seeds, seed)
+    wishes = _wishes(minutes_each, faults, schedule, nodes, limit_s)
     totals, broken = run_jobs(
         chosen,
         wishes,
-        min(jobs or len(os.sched_getaffinity(0)), len(chosen)),
+        min(jobs or len(os.sched_getaffinity(0)), len(chosen), JOBS_MAX),
         wall=time.monotonic,
-        seconds=limit_s,
         tell=lambda now: output.note(now.line()),
     )
     _summarize(totals, as_json)
@@ -119,7 +121,11 @@ def sim(
 
 
 def _wishes(
-    minutes_each: float | None, faults: str | None, schedule: Path | None, nodes: int | None
+    minutes_each: float | None,
+    faults: str | None,
+    schedule: Path | None,
+    nodes: int | None,
+    seconds: float | None,
 ) -> Wishes:
     from kv.sim.faults import parse_schedule  # noqa: PLC0415 - brings the whole store
     from kv.sim.runner import Wishes, parse_mixes  # noqa: PLC0415
@@ -134,6 +140,7 @@ def _wishes(
         mixes=None if faults is None else parse_mixes(faults),
         schedule=None if text is None else tuple(parse_schedule(text)),
         schedule_file=None if schedule is None else str(schedule),
+        seconds=seconds,
     )
 
 

@@ -137,9 +137,7 @@ class KeyMethods(ClientBase):
             op = Put(key, value, if_absent, if_present, if_revision, if_value, return_previous)
             return await self._operate("put", _built(op), read_put, key, write_level, timeout)
         fits = type(key) is bytes and type(value) is bytes and 0 < len(key) <= KEY_BYTES_MAX
-        if (
-            not fits or len(value) > VALUE_BYTES_MAX
-        ):  # told at one look: these say what is wrong, if anything is
+        if not fits or len(value) > VALUE_BYTES_MAX:  # at one look; these say what is wrong, if anything is
             check_key(check_bytes(key, "key"))
             check_value(check_bytes(value, "value"))
         condition = None

@@ -108,6 +108,7 @@ class ClientBase:
             loop = self._start()
         core = self._core
         assert core is not None, "the client has started"
+        # As `_seconds` does, written out: the hot path.
         return core, loop, loop.time() + (self._timeout_s if timeout is None else check_timeout_s(timeout))
 
     async def _map(self, deadline: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from kv.client.calls import BatchCall
 from kv.client.core import Core
 from kv.client.lane import Limits
-from kv.client.operations import op_size
+from kv.client.operations import fresh, op_size
 from kv.client.route import Route
 from kv.client.rows import Rows
 from kv.client.types import Result
@@ -111,12 +111,14 @@ class BatchRun:
 
     def _drop(self, chain: deque[BatchCall], error: KVError) -> None:
         """Fail what comes after a failed piece; it was never sent."""
+        dropped = list(chain)
+        chain.clear()  # the end of each of them looks here again
         rest = Unavailable(
             f"not sent, because an earlier operation of the batch failed with {error.reason}: {error.message}",
             metadata={"cause": error.reason},
         )
-        if chain:
-            chain.popleft().fail(rest)  # which drops the one after it, and so on
+        for call in dropped:
+            call.fail(fresh(rest))
 
 
 def _by_partition(partitions: Sequence[GroupId]) -> Mapping[GroupId, Sequence[int]]:

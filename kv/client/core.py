@@ -22,6 +22,7 @@ the event loop's, so that a simulator can run it in virtual time. Nothing awaits
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -212,9 +213,8 @@ class Core:
                 link = self._link(lane, now)
                 sent = not self._held_by(link, lane, now) and self._send_next(lane, link, now)
                 if sent and lane.waiting and self._may_send(lane):
-                    self._schedule(
-                        lane
-                    )  # in the loop's next pass, when this request has left: see `ops_joined_max`
+                    # In the loop's next pass, when this request has left: see `ops_joined_max`.
+                    self._schedule(lane)
         if lane.waiting or lane.resend:
             self._arm(
                 lane, min(lane.deadline_min, lane.not_before) if lane.not_before > now else lane.deadline_min
@@ -229,10 +229,14 @@ class Core:
     def _held_by(self, link: Link, lane: Lane, now: float) -> bool:
         """Return whether the lane has to wait for the answers to what is under way to the same node."""
         if lane.route.kind is Kind.ALONE or lane.fills_request(self._limits):
+            lane.held_until = math.inf
             return False
-        opens_at = link.gate.opens_at(self._turn, now)
+        # Waves that leave meanwhile do not put it off: requests that are full do not wait for answers.
+        opens_at = min(link.gate.opens_at(self._turn, now), lane.held_until)
         if opens_at <= now:
+            lane.held_until = math.inf
             return False
+        lane.held_until = opens_at
         link.held[lane] = None
         if link.timer is None:
             link.timer = self._loop.call_at(opens_at, self._on_open, link)

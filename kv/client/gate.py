@@ -2,8 +2,9 @@
 
 A message between processes costs far more than an operation in it (about 0.1 ms of CPU at each end against a few
 microseconds), and each node serves several partitions. So requests leave in *waves*: all that one turn of the event
-loop sends to one node is a wave, and the next one leaves when the wave before has been answered. What waits is bounded
-by `patience_s`, about the time that a wave takes: a partition without a leader must not hold up the others.
+loop sends to one node is a wave, and the next one leaves when the wave before has been answered. A request that is full
+waits for no answer (`kv.client.core`), and what waits does so for `patience_s` at most, about the time that a wave takes:
+neither a partition without a leader nor one with many callers may hold up the others.
 
 It is Nagle's rule (RFC 896) with messages in place of segments; a lone request never waits.
 """

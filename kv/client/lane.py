@@ -51,8 +51,9 @@ class Limits:
     ops_per_request_max: int = 1024
     """More operations of one batch wait for the next request."""
     ops_joined_max: int = 512
-    """Calls are joined up to so many operations. What still waits then follows in a message of its own: this process makes
-    the next request while the nodes work on this one. Requests of all that waits would take turns with them."""
+    """Calls are joined up to so many operations. What still waits then follows in a message of its own (by gRPC, in one with
+    whatever is queued): this process makes the next request while the nodes work on this one. Requests of all that waits
+    would take turns with them."""
     request_bytes_max: int = REQUEST_BYTES_MAX - HEADROOM_BYTES
     """More bytes wait for the next request."""
     pipeline_ops_min: int = 64
@@ -97,6 +98,7 @@ class Lane:
         "cause",
         "deadline_min",
         "failures",
+        "held_until",
         "not_before",
         "on_wire",
         "on_wire_ops",
@@ -133,6 +135,8 @@ class Lane:
         """Where the last attempt failed."""
         self.cause: KVError | None = None
         """How the last attempt failed."""
+        self.held_until = math.inf
+        """Loop time from which it waits for no answers to what others sent; infinite while it does not wait for any."""
         self._rate = 0.0
         """Operations a second that were answered while others waited, smoothed; 0: not known."""
         self._served_at: float | None = None

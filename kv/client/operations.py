@@ -29,7 +29,7 @@ from kv.client.types import (
     TxnReply,
 )
 from kv.errors import Internal, InvalidArgument, KVError, from_proto
-from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX, check_key, check_value
+from kv.ids import check_key, check_value
 from kv.outcome import OutcomeToken
 from kv.v1 import kv_pb2
 
@@ -89,11 +89,6 @@ def check_bytes(value: bytes, name: str) -> bytes:
 
 def check_op(op: Op) -> None:
     """Raise a definite error, or `TypeError`, unless the operation can be sent."""
-    if is_plain_put(op):  # nearly every write: told to be good by one look at it
-        key, value = op.key, op.value
-        fits = type(key) is bytes and 0 < len(key) <= KEY_BYTES_MAX
-        if fits and type(value) is bytes and len(value) <= VALUE_BYTES_MAX:
-            return
     if isinstance(op, Get):
         check_key(check_bytes(op.key, "key"))
         return
@@ -132,7 +127,7 @@ def write_op(op: Op, operation: kv_pb2.Operation) -> None:
     if isinstance(op, Get):
         operation.get.key = op.key
         return
-    if is_plain_put(op):  # nearly every write
+    if is_plain_put(op):
         put = operation.put
         put.key = op.key
         put.value = op.value

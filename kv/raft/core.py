@@ -191,7 +191,7 @@ class Core:
     applied_index: int
     """Index up to which the core lets entries be applied."""
     has_news: bool
-    """Whether the core was told anything since its last tick: without news, a tick commits nothing."""
+    """Whether the core was told anything since its last tick that may let it commit: without news, a tick commits nothing."""
 
     def __init__(
         self,
@@ -297,7 +297,8 @@ class Core:
             self._core._checkCommandsToApply()
         finally:
             self._conf.appendEntriesUseBatch = False
-        self.has_news = True
+        # A group of one commits by its next tick; in others what was appended needs another member first.
+        self.has_news |= self._alone
 
     def elect(self, now: float) -> None:
         """Starts an election at once, by the leadership transfer's message from the known leader."""
@@ -347,7 +348,10 @@ class Core:
 
     def acknowledged(self, peer: str, next_index: int, now: float) -> None:
         """A follower's log agrees below `next_index`."""
+        news = self.has_news
         self._next_index(peer, next_index, True, now)
+        if next_index - 1 <= self.commit_index:  # what is committed is not committed again
+            self.has_news = news
 
     def send_from(self, peer: str, next_index: int, now: float) -> None:
         """A follower asks for entries from `next_index` on."""

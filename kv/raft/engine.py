@@ -185,12 +185,16 @@ class Engine:
         reminders, self._reminders = self._reminders, {}
         if self._stopped:
             return
+        waits: dict[Group, float] = {}
         for group in reminders:
             try:
-                group.reminded()
+                waits[group] = group.reminded()
             except Exception as error:  # noqa: BLE001 - see `_failed`
                 self._failed(group, error)
         self._release(reminders)
+        for group in sorted(waits, key=waits.__getitem__):  # the first of them sets the timer
+            if waits[group]:
+                self.remind(group, waits[group])
 
     def roused(self, group: Group) -> None:
         """A group rests no more."""

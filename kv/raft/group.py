@@ -159,10 +159,11 @@ class Group(View):
         self.replication.after_sync()
         return self.busy or self._tick_may_act(self.now) or self.machine.overdue(EVER_S)
 
-    def reminded(self) -> None:
-        """The delay of `Host.remind` is over."""
-        if self.failure is None and self._installing is None:
-            self.replication.reminded()
+    def reminded(self) -> float:
+        """The delay of `Host.remind` is over; returns for how many seconds more to wait, 0 for not at all."""
+        if self.failure is not None or self._installing is not None:
+            return 0.0
+        return self.replication.reminded()
 
     def timer(self, now: float) -> bool:
         """Looks at what time alone decides; True if the group needs a turn."""

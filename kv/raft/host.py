@@ -22,7 +22,7 @@ class Host(Protocol):
         """Give the group a turn soon."""
 
     def remind(self, group: Group, delay_s: float) -> None:
-        """Call the group's `reminded` once, after the delay or somewhat later."""
+        """Call the group's `reminded` once: after the delay, or with groups that asked before, after theirs."""
 
     def roused(self, group: Group) -> None:
         """The group rested, and does no more."""

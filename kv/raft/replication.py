@@ -103,11 +103,8 @@ class Replication:
         if group.tracer is not None and moved:
             group.tracer.note("acknowledged", next_index - 1, peer)
         allowed = self._acks.success(peer, next_index, group.journal.durable_index, group.rules)
-        news = core.has_news
         core.acknowledged(peer, allowed, group.now)
         may_commit = allowed - 1 > core.commit_index
-        if not may_commit:
-            core.has_news = news
         group.transfers.proved(peer, next_index - 1)
         go_on = self._window.proved(peer, self._acks.match[peer])
         if go_on is not None:
@@ -162,14 +159,18 @@ class Replication:
             and group.now - self._sent_at[peer] < group.config.heartbeat_s / 2
         )
 
-    def reminded(self) -> None:
-        """Tell of a commit, unless an append has done so meanwhile and what waits now has not waited long enough."""
-        if self._notices:
-            wait_s = self._interval_s * NOTICE_INTERVALS - (self._group.now - self._notices_since)
-            if NOTICE_S_MIN < wait_s <= COMMIT_NOTICE_S_MAX:
-                self._group.host.remind(self._group, wait_s)
-            else:
-                self.tell_commit()
+    def reminded(self) -> float:
+        """Tell of a commit, unless an append has done so meanwhile and what waits now has not waited long enough.
+
+        Returns for how many seconds more it is to wait, 0 for not at all.
+        """
+        if not self._notices:
+            return 0.0
+        wait_s = self._interval_s * NOTICE_INTERVALS - (self._group.now - self._notices_since)
+        if NOTICE_S_MIN < wait_s <= COMMIT_NOTICE_S_MAX:
+            return wait_s
+        self.tell_commit()
+        return 0.0
 
     def tell_commit(self) -> None:
         """Tell those that still wait for it what was committed."""
@@ -219,8 +220,9 @@ class Replication:
                 prev, prev_term, parts, size = index, term, [], 0
         if parts:
             self._append_message(peer, prev, prev_term, parts, size, commit)
-        if entries[-1][1] > self._carried_last:  # once for all peers
-            self._carried_last = entries[-1][1]
+        carried = self._window.carried(peer)
+        if carried > self._carried_last:  # once for all peers
+            self._carried_last = carried
             self._note_interval()
 
     def _note_interval(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -15,13 +16,12 @@ from multiprocessing.process import BaseProcess
 from typing import Final, TypeAlias
 
 from kv.errors import Internal
-from kv.sim.runner import Totals, Wishes, run_seeds
-from kv.sim.world import Mutant, Report
+from kv.sim.runner import TOLD_EACH_S, Totals, Wishes, run_seeds
+from kv.sim.world import Report
 
 JOBS_MAX: Final = 256
 END_S: Final = 5.0
 """How long a worker that was told to end may take."""
-TOLD_EACH_S: Final = 1.0
 
 Told: TypeAlias = tuple[Totals, Report | None, bool]
 """What a worker has covered, the report that holds a violation, and whether it has ended."""
@@ -39,9 +39,7 @@ def run_jobs(
     jobs: int,
     *,
     wall: Callable[[], float],
-    seconds: float | None,
     tell: Callable[[Totals], None],
-    mutant: Mutant | None = None,
 ) -> tuple[Totals, Report | None]:
     """Do what `run_seeds` does in `jobs` processes; the first violation ends all.
 
@@ -50,7 +48,7 @@ def run_jobs(
     """
     assert 1 <= jobs <= JOBS_MAX, jobs
     if jobs == 1:
-        return run_seeds(seeds, wishes, wall=wall, seconds=seconds, tell=tell, mutant=mutant)
+        return run_seeds(seeds, wishes, wall=wall, tell=tell)
     began = told = wall()
     # Fresh processes: one that was forked has this one's memory, and with it the threads' locks.
     context = multiprocessing.get_context("spawn")
@@ -60,9 +58,7 @@ def run_jobs(
         for number in range(jobs):
             ours, theirs = context.Pipe(duplex=False)
             share = seeds[number::jobs]
-            process = context.Process(
-                target=_work, args=(theirs, share, wishes, seconds, mutant), daemon=True
-            )
+            process = context.Process(target=_work, args=(theirs, share, wishes), daemon=True)
             process.start()
             theirs.close()
             workers[ours] = _Worker(process)
@@ -82,8 +78,9 @@ def run_jobs(
                 tell(_sum(workers, now - began))
         return _sum(workers, wall() - began), None
     finally:
-        for connection, worker in workers.items():
+        for worker in workers.values():
             worker.process.terminate()
+        for connection, worker in workers.items():
             worker.process.join(END_S)
             connection.close()
 
@@ -91,7 +88,7 @@ def run_jobs(
 def _receive(connection: Connection, process: BaseProcess) -> Told:
     try:
         told: Told = connection.recv()
-    except EOFError:
+    except (EOFError, OSError):  # the latter if it ended in the middle of a message
         process.join(END_S)
         raise Internal(
             f"a process that ran seeds ended with status {process.exitcode}; what it said is above"
@@ -99,26 +96,20 @@ def _receive(connection: Connection, process: BaseProcess) -> Told:
     return told
 
 
-def _work(
-    connection: Connection,
-    seeds: Sequence[int],
-    wishes: Wishes,
-    seconds: float | None,
-    mutant: Mutant | None,
-) -> None:
+def _work(connection: Connection, seeds: Sequence[int], wishes: Wishes) -> None:
     """What a worker does."""
     import time  # noqa: PLC0415 - the simulator has no other business with the wall's time
 
+    def say(told: Told) -> None:
+        try:
+            connection.send(told)
+        except BrokenPipeError:
+            sys.exit(1)  # whoever started this one is gone
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends this one
-    totals, broken = run_seeds(
-        seeds,
-        wishes,
-        wall=time.monotonic,
-        seconds=seconds,
-        tell=lambda now: connection.send((now, None, False)),
-        mutant=mutant,
-    )
-    connection.send((totals, broken, True))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception: the run removes its folder
+    totals, broken = run_seeds(seeds, wishes, wall=time.monotonic, tell=lambda now: say((now, None, False)))
+    say((totals, broken, True))
 
 
 def _sum(workers: dict[Connection, _Worker], wall_s: float) -> Totals:

@@ -19,6 +19,8 @@ from kv.sim.setup import Setup, setup_of
 from kv.sim.world import Mutant, Report, World
 
 SEEDS_OF_A_LIST_MAX = 1_000_000
+TOLD_EACH_S = 1.0
+"""Of wall time: how often a run tells how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,10 @@ class Wishes:
     mixes: tuple[str, ...] | None = None
     schedule: tuple[Fault, ...] | None = None
     schedule_file: str | None = None
+    seconds: float | None = None
+    """Of wall time, after which no seed begins."""
+    mutant: Mutant | None = None
+    """What is left out of the code; none is drawn."""
 
     def setup(self, seed: int) -> Setup:
         """The circumstances of a seed."""
@@ -116,13 +122,11 @@ def run_seeds(
     wishes: Wishes,
     *,
     wall: Callable[[], float],
-    seconds: float | None,
     tell: Callable[[Totals], None],
-    mutant: Mutant | None = None,
 ) -> tuple[Totals, Report | None]:
-    """Run seeds until they end, or `seconds` of wall time are over (no new one begins), or one fails.
+    """Run seeds until they end, or the time is over, or one fails.
 
-    `tell` is called about once a second. Returns the totals and the report that holds a violation.
+    `tell` is called about each `TOLD_EACH_S`. Returns the totals and the report that holds a violation.
     """
     began, told = wall(), wall()
     totals = Totals()
@@ -130,7 +134,7 @@ def run_seeds(
     def look(world: World) -> None:
         nonlocal told
         now = wall()
-        if now - told >= 1.0:
+        if now - told >= TOLD_EACH_S:
             told = now
             running = Totals(**{name: getattr(totals, name) for name in Totals.__slots__})
             running.faults = totals.faults.copy()
@@ -143,10 +147,10 @@ def run_seeds(
     gc.freeze()  # after each run it looks at what the run left, not at all modules
     try:
         for seed in seeds:
-            if seconds is not None and wall() - began >= seconds:
+            if wishes.seconds is not None and wall() - began >= wishes.seconds:
                 break
             world = World(
-                seed, setup=wishes.setup(seed), schedule=wishes.schedule, mutant=mutant, on_look=look
+                seed, setup=wishes.setup(seed), schedule=wishes.schedule, mutant=wishes.mutant, on_look=look
             )
             report = world.run()
             totals.add(report)

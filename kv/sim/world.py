@@ -12,6 +12,7 @@ starts (`started`, `group_started`); DESIGN.md shows one.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -156,8 +157,11 @@ class World:
         self.loop = VirtualLoop()
         self.trace = Trace(self.loop.time)
         self.network = Network(self.loop, self._rng, Conditions(), self.trace.message)
+        assert self.setup.nodes >= 1, "a cluster has a node"
         self._folder = Path(
-            tempfile.mkdtemp(prefix="kv-sim-", dir=MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None)
+            tempfile.mkdtemp(
+                prefix=f"kv-sim-{os.getpid()}-", dir=MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+            )
         )
         names = [f"n{number + 1}" for number in range(self.setup.nodes)]
         self.nodes = [self._make_node(name, names, limits) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import cast
 
 import pytest
@@ -262,6 +263,26 @@ def test_bad_clients_are_refused() -> None:
         AsyncClient(["a:1"], timeout=0.0)
     with pytest.raises(InvalidArgument, match="must begin with kv://"):
         AsyncClient.from_url("a:1")
+
+
+def test_a_client_whose_loop_runs_is_refused_to_another_thread() -> None:
+    """That its loop runs is not enough: it must be the caller's."""
+    client = AsyncClient(["n1:7001"], transport=FakeTransport(FakeCluster()))
+
+    async def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="belongs to the event loop of its first call"):
+            await client.get(b"a")
+
+    async def use() -> None:
+        await client.get(b"a")
+        thread = threading.Thread(target=lambda: ended.append(asyncio.run(elsewhere())))
+        thread.start()
+        thread.join()
+        await client.get(b"a")
+
+    ended: list[None] = []
+    run_virtual(use)
+    assert ended == [None]
 
 
 def test_a_client_belongs_to_one_loop() -> None:

@@ -71,21 +71,23 @@ def test_batches_travel_in_columns() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("partitions", [1, 2])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_full_answer_is_asked_for_again(rows: int) -> None:
+def test_a_full_answer_is_asked_for_again(rows: int, partitions: int) -> None:
     """Gets that had no room in the answer are sent again, whoever asked: nobody sees that values are large."""
 
     async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
         keys = [b"k%d" % i for i in range(7)]
         await client.batch([Put(key, key) for key in keys])
-        cluster.partitions[1].get_rows_max = rows
+        for partition in cluster.partitions.values():
+            partition.get_rows_max = rows
         items = await client.batch([Get(key) for key in keys])
         assert [cast(Item, item).value for item in items] == keys
         singly = asyncio.gather(*map(client.get, keys[4:]))
         found = [*await client.batch([Get(key) for key in keys[:4]]), *await singly]
         assert [cast(Item, item).value for item in found] == keys
 
-    play(scenario)
+    play(scenario, partitions=partitions)
 
 
 def test_a_column_that_is_refused_fails_each_row() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import Limits
+from kv.client.lane import Limits, Request
+from kv.client.link import Link
 from kv.client.types import Get, Put, PutReply
 from kv.cluster.map import PartitionInfo
 from kv.errors import (
@@ -151,6 +152,74 @@ def test_what_is_joined_is_bounded_and_a_batch_is_not_cut_by_it() -> None:
         assert sizes == [3, 3, 1]
         await client.batch([Put(b"k%d" % i, b"v") for i in range(8)])
         assert sizes[3:] == [8]
+
+    play(scenario, limits=limits)
+
+
+def test_requests_follow_each_other_in_turns_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits beyond a request leaves in the loop's next pass, when that one is on its way."""
+    turns: list[int] = []
+    send = Link.send
+
+    def noted(link: Link, request: Request, timeout_ms: int, turn: int, now: float) -> int:
+        turns.append(turn)
+        return send(link, request, timeout_ms, turn, now)
+
+    async def scenario(client: AsyncClient, _cluster: FakeCluster, _transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        del turns[:]
+        await asyncio.gather(*(client.put(b"k%d" % i, b"v") for i in range(7)))
+        assert turns == [turns[0], turns[0] + 1, turns[0] + 2]
+
+    monkeypatch.setattr(Link, "send", noted)
+    play(scenario, limits=Limits(ops_joined_max=3, pipeline_ops_min=1))
+
+
+def test_a_lone_call_does_not_wait_for_what_keeps_leaving() -> None:
+    """Full requests wait for no answers, so there is always one under way; a call of another lane goes all the same."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        busy, loop = True, asyncio.get_running_loop()
+
+        async def puts() -> None:
+            async with asyncio.TaskGroup() as group:
+                turn = 0
+                while busy:
+                    turn += 1
+                    for number in range(64):
+                        group.create_task(client.put(b"%d-%d" % (turn, number), b""))
+                    await asyncio.sleep(0.0015)
+
+        writing = asyncio.ensure_future(puts())
+        took: list[float] = []
+        while len(took) < 10:
+            began = loop.time()
+            await client.get(b"a", timeout=1.0)
+            took.append(loop.time() - began)
+        busy = False
+        await writing
+        assert max(took) < 0.010, "about the time of one wave, twice"
+        assert len(cluster.requests) > 20
+
+    play(scenario)
+
+
+def test_a_batch_whose_first_piece_fails_ends_however_many_pieces_it_has() -> None:
+    """What was not sent is told so, with the reason of the piece that failed, and the client goes on."""
+    limits = Limits(ops_per_request_max=1, ops_joined_max=1)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        cluster.rule = once(InvalidArgument("no"))
+        first, *rest = await client.batch([Put(b"k%d" % number, b"") for number in range(2000)])
+        assert isinstance(first, InvalidArgument)
+        assert {
+            (type(result), result.metadata["cause"]) for result in rest if isinstance(result, KVError)
+        } == {(Unavailable, "INVALID_ARGUMENT")}
+        assert len(set(map(id, rest))) == 1999
+        assert all("not sent" in str(result) and str(result).count("not sent") == 1 for result in rest)
+        await client.put(b"b", b"1")
 
     play(scenario, limits=limits)
 

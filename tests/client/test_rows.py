@@ -77,6 +77,8 @@ def test_a_choice_of_rows_is_as_if_they_came_alone(ops: list[Op], data: st.DataO
         (rows_of(ops).after(len(chosen)), rows_of(ops[len(chosen) :])),
     ):
         assert ([*rows.ops], [*rows.keys]) == ([*wanted.ops], [*wanted.keys])
+        if wanted.ops:
+            assert (rows.column, rows.reads, rows.size()) == (wanted.column, wanted.reads, wanted.size())
         if wanted.column is not None:
             assert [*rows.values] == [*wanted.values]
 

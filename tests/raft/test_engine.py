@@ -10,7 +10,7 @@ from kv.errors import DiskFull
 from kv.internal.v1 import raft_pb2
 from kv.raft.api import ReadProof
 from kv.raft.engine import FULL_RETRY_S, MAINTENANCE_S
-from kv.raft.group import APPLY_ENTRIES_MAX
+from kv.raft.group import APPLY_ENTRIES_MAX, Group
 from kv.raft.replication import COMMIT_NOTICE_S_MAX
 from kv.raft.wal import WalFailed
 from tests.raft.harness import CONFIG, texts
@@ -115,8 +115,8 @@ def test_a_round_of_a_read_takes_turns_of_the_leader_only() -> None:
     assert turns == {node.name: 2 if node is head else 0 for node in world.nodes.values()}
 
 
-def test_a_lone_command_takes_two_turns_of_each_node() -> None:
-    """The leader has a turn to propose and one to commit, a member one to sync and one to apply what an append told."""
+def test_a_command_takes_two_turns_of_its_leader_and_one_of_each_member() -> None:
+    """The leader has a turn to propose and one to commit; a member syncs it and applies the one before in one turn."""
     world = cluster()
     head = leader(world)
     world.run(1.0)
@@ -149,6 +149,30 @@ def test_the_commit_of_the_last_of_many_commands_is_told_in_time() -> None:
     world.wait(lambda: texts(head.ledgers[1].entries)[-1] == "last")
     world.run(COMMIT_NOTICE_S_MAX + LATENCY_S)
     assert all(texts(node.ledgers[1].entries)[-1] == "last" for node in world.nodes.values())
+
+
+def test_groups_that_wait_again_are_reminded_when_the_first_of_them_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One timer serves all groups: a group that has long to wait does not hold up another, whichever asked first."""
+    world = cluster(1, groups=3)
+    node = world.nodes["n1"]
+    began = world.now
+    due = {number: began + after_s for number, after_s in ((1, 0.039), (2, 0.021), (3, 0.030))}
+    told: dict[int, float] = {}
+
+    def reminded(group: Group) -> float:
+        left_s = due[group.group_id] - world.now
+        if left_s > 1e-9:
+            return left_s
+        told[group.group_id] = world.now
+        return 0.0
+
+    monkeypatch.setattr(Group, "reminded", reminded)
+    for number in due:
+        node.engine.remind(node.group(number), 0.020)
+    world.run(0.1)
+    assert told == pytest.approx(due)
 
 
 def test_an_acknowledgement_of_what_is_committed_asks_for_no_turn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -31,7 +32,7 @@ class Unconfirmed:
 
 def run(seeds: Iterable[int], wishes: Wishes, seconds: float | None = None, step: float = 0.0) -> object:
     """Run with a wall clock that advances by `step` at each look."""
-    return run_seeds(seeds, wishes, wall=_ticking(step), seconds=seconds, tell=lambda _: None)
+    return run_seeds(seeds, replace(wishes, seconds=seconds), wall=_ticking(step), tell=lambda _: None)
 
 
 def _ticking(step: float) -> Callable[[], float]:
@@ -49,7 +50,7 @@ def test_no_seed_begins_after_the_time_is_over() -> None:
     """The wall clock decides when to stop; the seed under way is finished, and progress is told on the way."""
     told: list[Totals] = []
     totals, broken = run_seeds(
-        range(1, 100), Wishes(minutes_each=0.4), wall=_ticking(0.6), seconds=5.0, tell=told.append
+        range(1, 100), Wishes(minutes_each=0.4, seconds=5.0), wall=_ticking(0.6), tell=told.append
     )
     assert broken is None
     assert totals.seeds == 1
@@ -59,10 +60,10 @@ def test_no_seed_begins_after_the_time_is_over() -> None:
 
 def test_a_violation_stops_the_run_and_can_be_replayed() -> None:
     """The description names seed, property and command; replaying the seed gives the same violation."""
-    wishes = Wishes(nodes=3, schedule=STALE_READS, schedule_file="s.txt", minutes_each=0.5)
-    totals, broken = run_seeds(
-        range(1, 9), wishes, wall=_ticking(0.0), seconds=None, tell=lambda _: None, mutant=Unconfirmed()
+    wishes = Wishes(
+        nodes=3, schedule=STALE_READS, schedule_file="s.txt", minutes_each=0.5, mutant=Unconfirmed()
     )
+    totals, broken = run_seeds(range(1, 9), wishes, wall=_ticking(0.0), tell=lambda _: None)
     assert broken is not None
     assert broken.violation is not None
     text = "\n".join(describe(broken, wishes.replay(broken.seed)))
@@ -71,9 +72,7 @@ def test_a_violation_stops_the_run_and_can_be_replayed() -> None:
     )
     assert f"seed {broken.seed} violates {broken.violation.name}" in text
     assert f"kv sim --seed {broken.seed} --nodes 3 --minutes-each 0.5 --schedule s.txt" in text
-    again = run_seeds(
-        [broken.seed], wishes, wall=_ticking(0.0), seconds=None, tell=lambda _: None, mutant=Unconfirmed()
-    )[1]
+    again = run_seeds([broken.seed], wishes, wall=_ticking(0.0), tell=lambda _: None)[1]
     assert again is not None
     assert (again.violation, again.digest) == (broken.violation, broken.digest)
     assert totals.seeds >= 1
