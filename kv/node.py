@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Final, Protocol
 
@@ -36,7 +37,8 @@ from kv.errors import KVError, Unavailable
 from kv.identity import DataDirectory, write_durably
 from kv.ids import GroupId, NodeId
 from kv.internal.v1 import peer_pb2
-from kv.partition.store import StoreError
+from kv.partition.store import STORE_FILE, StoreError
+from kv.partition.warm import memory_for_pages, warm_up
 from kv.raft.files import OsFiles
 from kv.raft.shell import AsyncioShell
 from kv.raft.transport import PeerLinks
@@ -104,7 +106,7 @@ class Node:
         self.parts = Assembly(
             config,
             files=files(str(self._directory.log_folder)),
-            stores=config.data_dir / "partitions",
+            stores=stores_of(config),
             shell=self._shell,
             links=self._links,
             call_later=self._loop.call_later,
@@ -248,6 +250,11 @@ class Node:
         )
 
 
+def stores_of(config: NodeConfig) -> Path:
+    """Return the folder of the stores, one folder for each replica."""
+    return config.data_dir / "partitions"
+
+
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -270,11 +277,35 @@ def run(config: NodeConfig, make_http: MakeHttpServer | None = None) -> int:
         gc.enable()
 
 
+async def _warm_up(config: NodeConfig, stopping: asyncio.Event) -> None:
+    """Reads the stores before anybody waits for this node: afterwards each cold key would hold up all others."""
+    files = sorted(stores_of(config).glob(f"*/{STORE_FILE}"))
+    if not config.warm_up_s or not files:
+        return
+    began = time.monotonic()
+    try:
+        warmed = await asyncio.to_thread(
+            warm_up,
+            files,
+            seconds=config.warm_up_s,
+            bytes_max=memory_for_pages(),
+            stopped=stopping.is_set,
+        )
+    except OSError as error:  # whoever needs what cannot be read will say so
+        log.warning("stores not read before serving", error=str(error))
+        return
+    took_s = round(time.monotonic() - began, 3)
+    log.info("stores read", bytes=warmed.bytes, seconds=took_s, left=warmed.left or "nothing")
+
+
 async def _run(config: NodeConfig, make_http: MakeHttpServer | None) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
+    await _warm_up(config, stopping)
+    if stopping.is_set():
+        return 0
     try:
         node = Node(config, fatal=partial(_die), make_http=make_http)
         await node.start()

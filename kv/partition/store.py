@@ -39,6 +39,8 @@ _META_KEY: Final = b"checkpoint"
 _SESSION_KEY: Final = Struct(">Q")
 _LENGTHS: Final = Struct("<II")
 _DATABASES: Final = 3
+STORE_FILE: Final = "data.mdb"
+"""Of each replica's folder."""
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
@@ -443,7 +445,7 @@ class _Readers:
 def _move_into_place(directory: Path, index: int) -> None:
     """Make the snapshot the environment. The old lock file speaks of the old one: it must go."""
     (directory / "lock.mdb").unlink(missing_ok=True)
-    snapshot_path(directory, index).rename(directory / "data.mdb")
+    snapshot_path(directory, index).rename(directory / STORE_FILE)
     sync_directory(directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -165,4 +166,33 @@ async def test_a_node_whose_log_is_gone_does_not_start(tmp_path: Path) -> None:
         aside.rename(log_folder)
         cluster.start("n2")
         await cluster.wait_caught_up("n2", (await cluster.view()).commit_indexes())
+        await check(cluster)
+
+
+def bytes_of_stores(folder: Path) -> int:
+    """Return how large the files of the first node's stores are together."""
+    return sum(path.stat().st_size for path in folder.glob("n1/partitions/*/data.mdb"))
+
+
+@pytest.mark.parametrize("seconds", [10, 0])
+async def test_a_start_reads_the_stores_before_it_serves(tmp_path: Path, seconds: int) -> None:
+    """The first requests find their keys in the page cache; warm_up_s=0 leaves it out."""
+    options = {"warm_up_s": seconds}
+    async with support.running(tmp_path, nodes=1, partitions=2, options=options) as cluster:
+        assert "stores read" not in support.log_text(cluster, "n1"), "a new node has none"
+        await write(cluster)
+        cluster.close()
+        size = bytes_of_stores(tmp_path)
+        seen = len(support.log_text(cluster, "n1"))
+        cluster.start()
+        await cluster.wait_ready()
+        said = [json.loads(line) for line in support.log_text(cluster, "n1")[seen:].splitlines()]
+        events = [line["event"] for line in said]
+        if not seconds:
+            assert "stores read" not in events
+            return
+        read = said[events.index("stores read")]
+        assert (read["bytes"], read["left"]) == (size, "nothing")
+        assert size > 0
+        assert events.index("stores read") < events.index("node serves")
         await check(cluster)
