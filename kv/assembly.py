@@ -252,7 +252,7 @@ class Assembly:
             sum([replica.operations_applied for replica in replicas]),
             sum([group.campaign.elections for group in groups]),
             sum([group.transfers.sent for group in groups]),
-            sum([group.snapshots_installed for group in groups]),
+            sum([group.install.snapshots_installed for group in groups]),
             sum([replica.checkpoints_made for replica in replicas]),
         ]
         before, self._counted = self._counted, totals

@@ -26,12 +26,12 @@ from kv.raft.campaign import Campaign
 from kv.raft.core import Core, Message
 from kv.raft.guard import TERM_MAX, Contradiction, Rules
 from kv.raft.host import Host
+from kv.raft.install import Install
 from kv.raft.journal import Journal
 from kv.raft.outbox import Outbox, Outgoing
 from kv.raft.reading import Reading
 from kv.raft.replication import APPEND_BYTES_MAX, Replication
 from kv.raft.rest import EVER_S, Rest
-from kv.raft.snapshot import SnapshotReceiver
 from kv.raft.transfers import Transfers
 from kv.raft.view import View
 
@@ -67,12 +67,10 @@ class Group(View):
         self.journal, self.machine, self.config, self.rules = journal, machine, config, rules or Rules()
         self.outbox = Outbox(APPEND_BYTES_MAX)
         self.failure: str | None = None
-        self.snapshots_installed = 0
         self.host = host
         self.tracer: Tracer | None = None
         self._traced_commit = 0
         self.connected: set[str] = set()
-        self._installing: SnapshotReceiver | None = None
         self._led: tuple[bool, int] = (False, -1)
         self.suspended = False
         self.wants_turn = True
@@ -80,6 +78,7 @@ class Group(View):
         self.campaign = Campaign(self, rng, now)
         self.appends = Appends(self)
         self.replication, self.transfers = Replication(self), Transfers(self)
+        self.install = Install(self)
         self.reading = Reading(self, rng)
         self.rest = Rest(self)
         self.core = self._boot()
@@ -98,7 +97,7 @@ class Group(View):
     def receive(self, message: raft_pb2.RaftMessage, peer: str) -> None:
         """Takes a message that came over the connection of `peer`, and says in `wants_turn` what follows from it."""
         self.wants_turn = True
-        if self.failure is not None or self._installing is not None or not self._admits(message, peer):
+        if self.failure is not None or self.install.receiver is not None or not self._admits(message, peer):
             return
         if self.rest.resting and not self.rest.passes(message):
             self.rest.end()
@@ -106,16 +105,16 @@ class Group(View):
             self._dispatch(message)
         except Contradiction as contradiction:
             self.stop(str(contradiction))
-        self._notice_leadership()
+        self.notice_leadership()
 
     def settle(self, now: float) -> bool:
         """The group's share of a turn: commit, apply, propose, serve reads. True if it is `busy` then."""
-        if self.failure is not None or self._installing is not None:
+        if self.failure is not None or self.install.receiver is not None:
             return self.busy
         core, machine = self.core, self.machine
         if self._tick_may_act(now):
             core.tick(now)
-        self._notice_leadership()
+        self.notice_leadership()
         going = True
         if self._handed_index < core.applied_index or machine.failure is not None:
             going = self._apply()
@@ -150,9 +149,8 @@ class Group(View):
         """
         if self.failure is not None:
             return False
-        if self._installing is not None:
-            if self.journal.durable_index >= self._installing.index:
-                self._install(self._installing)
+        if self.install.receiver is not None:
+            self.install.after_sync(self.install.receiver)
             return True
         if self.tracer is not None:
             self.tracer.note("synced", self.journal.durable_index, "")
@@ -161,13 +159,13 @@ class Group(View):
 
     def reminded(self) -> float:
         """The delay of `Host.remind` is over; returns for how many seconds more to wait, 0 for not at all."""
-        if self.failure is not None or self._installing is not None:
+        if self.failure is not None or self.install.receiver is not None:
             return 0.0
         return self.replication.reminded()
 
     def timer(self, now: float) -> bool:
         """Looks at what time alone decides; True if the group needs a turn."""
-        if self.failure is not None or self._installing is not None:
+        if self.failure is not None or self.install.receiver is not None:
             return False
         if self.transfers.senders:
             self.transfers.check()
@@ -199,7 +197,7 @@ class Group(View):
             self.rest.end()
         if suspended and not self.suspended and self.is_leader:
             self.core.raise_term(self.me, self.term + 1, now)
-            self._notice_leadership()
+            self.notice_leadership()
         if self.suspended and not suspended:
             self.campaign.timer.arm(now)
         self.suspended = suspended
@@ -229,9 +227,9 @@ class Group(View):
             self.core.hold(data)
         else:
             self.core.propose(data, self.now)
-            self._notice_leadership()
+            self.notice_leadership()
         if self.journal.last < index or self.journal.entry(index)[0] is not data:
-            raise self._not_leader()  # it stepped down in that very tick, and dropped the command
+            raise self.not_leader()  # it stepped down in that very tick, and dropped the command
         if self.tracer is not None:
             self.tracer.note("appended", index, "")
         return index
@@ -389,7 +387,8 @@ class Group(View):
         heartbeat_due = self._heartbeat_due(now)
         return self.reading.leader_timer(now) or heartbeat_due
 
-    def _notice_leadership(self) -> None:
+    def notice_leadership(self) -> None:
+        """Tells the parts and the state machine if leadership or the term changed since the last call."""
         core, led = self.core, self._led
         if core.is_leader is not led[0] or core.term != led[1]:
             self._leadership_changed(core.is_leader, core.term)
@@ -452,42 +451,24 @@ class Group(View):
         if self.rules.entry_limits and len(data) > self.entry_bytes_max:
             raise RequestTooLarge(f"a log entry has at most {self.entry_bytes_max} bytes")
         if not self.core.is_leader:
-            raise self._not_leader()
+            raise self.not_leader()
 
-    def _not_leader(self) -> KVError:
+    def not_leader(self) -> KVError:
+        """The refusal that names the leader, if it is known."""
         return NotLeader(
             f"{self.me} does not lead partition {self.group_id}",
             metadata={"leader": self.leader or "", "partition": str(self.group_id)},
         )
 
-    # ------------------------------------------------------------ a received snapshot
+    # ------------------------------------------------------------ the core
 
-    def begin_install(self, receiver: SnapshotReceiver) -> None:
-        """The snapshot is durable as a file. Next: one record in the log, then the state itself."""
-        self._installing = receiver
-        self.reading.drop()
-        self.outbox.clear()
-        self.journal.install_snapshot(receiver.index, receiver.index_term, receiver.previous_term)
-        self.wake()
-
-    def _install(self, receiver: SnapshotReceiver) -> None:
-        """The log's mark is durable: replace the state and start a fresh core on it."""
-        self.machine.reset_pending(self._not_leader())
-        self.machine.install(receiver.sink, receiver.index)
-        self._handed_index = receiver.index
-        self._installing = None
-        if self.machine.failure is not None:
-            self.stop(self.machine.failure)
-            return
+    def restart_core(self, handed_index: int) -> None:
+        """Starts a fresh core on the journal's head; the state machine has got all up to `handed_index`."""
+        self._handed_index = handed_index
         self.core.destroy()
         self.core = self._boot()
         for peer in sorted(self.connected):
             self.core.connection(peer, True)
-        self.snapshots_installed += 1
-        self.campaign.timer.heard_leader(self.now)
-        self.log.info("snapshot installed", index=receiver.index)
-        self.appends.acknowledge(receiver.leader, receiver.index + 1)
-        self._notice_leadership()
 
     def _boot(self) -> Core:
         """A core that stands on the journal's head (rule 8: commits begin at the snapshot)."""

@@ -186,4 +186,4 @@ class Transfers:
                 self._group.log.warning("snapshot refused", error=repr(error))
             receiver.sink.abort()
             return
-        self._group.begin_install(receiver)
+        self._group.install.begin(receiver)

@@ -13,11 +13,11 @@ from kv.raft.api import ReadProof
 from kv.raft.core import Core
 from kv.raft.guard import Rules
 from kv.raft.journal import Journal
-from kv.raft.snapshot import SnapshotReceiver
 
 if TYPE_CHECKING:
     from kv.raft.campaign import Campaign
     from kv.raft.host import Host
+    from kv.raft.install import Install
     from kv.raft.reading import Reading
     from kv.raft.replication import Replication
     from kv.raft.rest import Rest
@@ -35,10 +35,10 @@ class View:
     core: Core
     failure: str | None
     campaign: Campaign
+    install: Install
     reading: Reading
     replication: Replication
     rest: Rest
-    _installing: SnapshotReceiver | None
 
     @property
     def members(self) -> Sequence[str]:
@@ -99,7 +99,7 @@ class View:
     @property
     def installing(self) -> bool:
         """Whether a received snapshot is about to replace the state."""
-        return self._installing is not None
+        return self.install.receiver is not None
 
     @property
     def lease_allowed(self) -> bool:

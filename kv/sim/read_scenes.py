@@ -178,7 +178,7 @@ async def late_request_after_a_snapshot(stage: Stage) -> None:
     stage.drop()
     for _ in range(8):
         await stage.settle("n1", "n3")
-    assert stage.group("n3").snapshots_installed
+    assert stage.group("n3").install.snapshots_installed
     await stage.elect("n3", "n2")
     await stage.settle("n2", "n3")
     _arrives(stage, "n3", session)

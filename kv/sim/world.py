@@ -410,7 +410,7 @@ class World:
 
     def _count_group_events(self, node: SimNode) -> None:
         for group in node.cluster.engine.groups.values():
-            self.report.snapshots += group.snapshots_installed
+            self.report.snapshots += group.install.snapshots_installed
 
     def progress(self) -> Report:
         """What the run covered so far."""

@@ -135,8 +135,8 @@ class Subject:
         assert ledger.applied_index >= self.applied, "the state went back"
         assert group.durable_index <= group.last_index
         self.term, self.commit, self.applied = group.term, group.commit_index, ledger.applied_index
-        if group.snapshots_installed > self.installed:  # a state that no message can be held against
-            self.installed = group.snapshots_installed
+        if group.install.snapshots_installed > self.installed:  # a state that no message can be held against
+            self.installed = group.install.snapshots_installed
             self.committed.clear()
         for index in range(group.journal.base + 1, self.commit + 1):
             entry = (group.data(index), index, group.journal.entry(index)[2])
@@ -278,7 +278,7 @@ def _outcome(subject: Subject, state: str, before: tuple[int, int, int]) -> str:
     after = (group.term, subject.commit, group.last_index)
     moves = " ".join("<=>"[(b > a) - (b < a) + 1] for a, b in zip(before, after, strict=True))
     stopped = "stopped" if group.failure else "leads" if group.is_leader else "follows"
-    return f"{state}: {moves} {stopped}, installed {group.snapshots_installed}"
+    return f"{state}: {moves} {stopped}, installed {group.install.snapshots_installed}"
 
 
 # --- seeds -------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""The replica: the fate of requests, checkpoints, rebuilds and failures."""
+"""The replica: the fate of requests, their repetitions, and failures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from kv.errors import (
     UnknownOutcome,
     WrongPartition,
 )
-from kv.partition.checkpoint import Checkpoint
-from kv.partition.partition import CATCH_UP_ENTRIES, RELEASE_OPERATIONS_MIN
-from kv.partition.policy import QUIET_S
 from kv.partition.queue import BATCH_FRAME_BYTES, COMMAND_FRAME_BYTES
 from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry, SnapshotSink, SnapshotSource, StateMachine
 from kv.v1 import cluster_pb2, kv_pb2
@@ -40,20 +36,11 @@ from tests.partition.tools import (
     get,
     increment,
     open_session,
-    partition_config,
     put,
     results,
     scan,
     txn,
 )
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Give a replica on a real store, closed after the test."""
-    made = Bench(tmp_path / "p")
-    yield made
-    made.crash()
 
 
 def test_replica_is_a_state_machine(bench: Bench) -> None:
@@ -139,82 +126,6 @@ def test_follower_refuses(bench: Bench) -> None:
     (stale,) = bench.submit(batch(get(b"k"), stale=True))
     assert results(stale)[0].get.item.value == b"v"
     assert evidence(stale).level == kv_pb2.READ_LEVEL_STALE
-
-
-def test_deposed_before_propose(bench: Bench) -> None:
-    """What waits when leadership is lost did not happen: NOT_LEADER at once, and nothing is proposed."""
-    write, read = bench.submit(batch(put(b"k", b"v"))), bench.submit(batch(get(b"k")))
-    bench.group.depose()
-    assert [type(answer) for answer in (*write, *read)] == [NotLeader, NotLeader]
-    assert bench.group.log == []
-
-
-def test_deposed_after_propose(bench: Bench) -> None:
-    """A proposed write keeps waiting for its index: its own entry answers it, also after the leader changed."""
-    answers = bench.submit(batch(put(b"k", b"v")))
-    bench.replica.pump()
-    bench.group.depose()
-    assert answers == []
-    bench.group.commit()
-    assert results(answers[0])[0].put.revision == 3
-
-
-def test_overwritten_proposal(bench: Bench) -> None:
-    """An entry of another term at a proposal's index proves that the proposal never happens: NOT_LEADER."""
-    answers = bench.submit(batch(put(b"k", b"v")))
-    bench.replica.pump()
-    bench.group.depose()
-    bench.group.log[0] = (command(batch(put(b"other", b"x"))), 3, 2)
-    bench.group.commit()
-    assert isinstance(answers[0], NotLeader)
-    assert bench.store.get(b"k") is None
-    assert bench.store.get(b"other") is not None
-
-
-def overwrite_own_proposal(bench: Bench) -> tuple[Entry, list[bytes | KVError], list[bytes | KVError]]:
-    """Propose, lose leadership and the entry, lead again, and propose at the same index."""
-    lost = bench.submit(batch(put(b"k", b"lost")))
-    bench.replica.pump()
-    (entry,) = bench.group.log
-    bench.group.depose()
-    bench.group.log.clear()
-    bench.group.elect()
-    won = bench.submit(batch(put(b"k", b"won")))
-    bench.replica.pump()
-    assert (lost, won) == ([], []), "neither is decided: the first may live on in other logs"
-    return entry, lost, won
-
-
-def test_overwritten_by_own_proposal(bench: Bench) -> None:
-    """Of two proposals at one index the one that is committed is answered, the other never happened."""
-    _, lost, won = overwrite_own_proposal(bench)
-    bench.group.commit()
-    assert isinstance(lost[0], NotLeader)
-    assert results(won[0])[0].put.version == 1
-    assert len(lost) == len(won) == 1
-
-
-def test_overwritten_proposal_that_wins_after_all(bench: Bench) -> None:
-    """A proposal that we overwrote may be committed by a leader that still has it: it happened."""
-    entry, lost, won = overwrite_own_proposal(bench)
-    bench.group.depose()
-    bench.group.log[:] = [entry]
-    bench.group.commit()
-    assert results(lost[0])[0].put.version == 1
-    assert isinstance(won[0], NotLeader)
-
-
-def test_undecided_proposals_of_an_old_term_do_not_block(bench: Bench) -> None:
-    """A replica that leads again proposes, however many proposals of its earlier term are undecided."""
-    for number in range(partition_config().commands_in_flight_max):
-        bench.submit(batch(put(b"k%d" % number, b"v")))
-        bench.replica.pump()
-    bench.group.depose()
-    bench.group.log.clear()
-    bench.group.elect()
-    won = bench.submit(batch(put(b"k", b"v")))
-    bench.group.turn()
-    assert results(won[0])[0].put.version == 1
 
 
 def test_a_group_that_stopped_shows_in_the_status(bench: Bench) -> None:
@@ -373,163 +284,6 @@ def test_time_never_goes_back(bench: Bench) -> None:
     assert replayed == [command(batch(put(b"k", b"v")), time_ms=time_ms) for time_ms in (1000, 1000, 2000)]
 
 
-def test_restart_replays_the_log(tmp_path: Path) -> None:
-    """After a crash the state is that of the checkpoint, and the log brings back the rest, sessions included."""
-    bench = Bench(tmp_path / "p")
-    session = bench.open_session()
-    raws = [batch(put(b"k%d" % n, b"v"), request=(session, n, n - 1)) for n in range(1, 6)]
-    answers = [results(bench.ask(raws[0]))]
-    bench.replica.maybe_checkpoint(0.0)
-    bench.replica.maybe_checkpoint(30.0)
-    assert bench.replica.checkpoint_index == 4
-    answers += [results(bench.ask(raw)) for raw in raws[1:]]
-    bench.crash()
-    again = Bench(tmp_path / "p", log=bench.group.log)
-    assert again.replica.applied_index == 4
-    again.group.commit()
-    assert again.replica.applied_index == 8
-    assert results(again.ask(raws[4])) == answers[4]
-    again.crash()
-
-
-def test_memory_goes_when_the_load_has_gone(tmp_path: Path) -> None:
-    """A checkpoint by size keeps the store's memory for the next writes, one by time gives it back; the state stays."""
-    bench = Bench(tmp_path / "p", checkpoint_ops_max=2 * RELEASE_OPERATIONS_MIN)
-    environment = bench.store._env
-    many = batch(*[put(b"k%d" % n, b"v") for n in range(RELEASE_OPERATIONS_MIN)])
-    for _ in range(2):
-        bench.ask(many)
-    bench.replica.maybe_checkpoint(0.0)
-    assert bench.replica.checkpoint_index == bench.replica.applied_index
-    assert bench.store._env is environment
-    bench.ask(many)
-    bench.replica.maybe_checkpoint(1.0)
-    assert bench.replica.checkpoint_index < bench.replica.applied_index
-    bench.replica.maybe_checkpoint(1.0 + QUIET_S)
-    assert bench.replica.checkpoint_index == bench.replica.applied_index
-    assert bench.store._env is not environment
-    assert bench.store.keys == RELEASE_OPERATIONS_MIN
-    bench.ask(many)
-    bench.crash()
-
-
-def test_checkpoint_waits_for_the_log(bench: Bench) -> None:
-    """No checkpoint is made above the durable end of the local log, though others have committed it."""
-    bench.ask(batch(put(b"k", b"v")))
-    bench.group.durable_lag = 1
-    bench.replica.maybe_checkpoint(0.0)
-    bench.replica.maybe_checkpoint(1000.0)
-    assert bench.replica.checkpoint_index == BOOTSTRAP_INDEX
-    bench.group.durable_lag = 0
-    bench.replica.maybe_checkpoint(1000.0)
-    assert bench.replica.checkpoint_index == 3
-
-
-def test_checkpoint_by_operations(tmp_path: Path) -> None:
-    """checkpoint_ops_max applied operations make a checkpoint due at once, one fewer does not."""
-    bench = Bench(tmp_path / "p", checkpoint_ops_max=4)
-    bench.ask(batch(put(b"k", b"v"), put(b"k", b"v"), put(b"k", b"v")))
-    bench.replica.maybe_checkpoint(0.0)
-    assert bench.replica.checkpoint_index == BOOTSTRAP_INDEX
-    bench.ask(batch(delete(b"k")))
-    bench.replica.maybe_checkpoint(0.0)
-    assert bench.replica.checkpoint_index == 4
-    bench.crash()
-
-
-def test_compaction_keeps_a_tail(tmp_path: Path) -> None:
-    """After a checkpoint the log may be compacted, but keeps log_retain_entries below it."""
-    bench = Bench(tmp_path / "p", checkpoint_ops_max=20, log_retain_entries=5)
-    for _ in range(20):
-        bench.ask(batch(put(b"k", b"v")))
-    bench.replica.maybe_checkpoint(0.0)
-    assert bench.group.compacted == [22 - 5]
-    bench.crash()
-
-
-def test_map_grows_by_itself(tmp_path: Path) -> None:
-    """A map that fills up between two checkpoints is doubled and the state rebuilt, sessions too: no write is lost."""
-    bench = Bench(tmp_path / "p", map_bytes_initial=1 << 18)
-    session = bench.open_session()
-    for n in range(1, 61):
-        answer = bench.ask(batch(put(b"key%d" % n, bytes(8000)), request=(session, n, n - 1)))
-        assert results(answer)[0].put == kv_pb2.PutResult(revision=n + 3, version=1)
-    assert bench.replica.failure is None
-    assert not _is_full(bench)
-    assert bench.replica.checkpoints_made > 0, "it was full, or this tests nothing"
-    assert bench.store.keys == len(list(bench.store.range(b"", b""))) == 60
-    bench.crash()
-
-
-def test_store_full(tmp_path: Path) -> None:
-    """A full store refuses writes with DISK_FULL and serves what its checkpoint has; room lets all of it catch up."""
-    bench = Bench(tmp_path / "p", map_bytes_initial=1 << 18, map_bytes_max=1 << 18)
-    bench.ask(batch(put(b"first", b"v")))
-    bench.replica.content_hasher()
-    held = [bench.submit(batch(put(b"key%d" % n, bytes(8000)))) for n in range(60)]
-    bench.group.turn()
-    assert _is_full(bench)
-    assert bench.replica.failure is None
-    assert bench.replica.applied_index == bench.replica.checkpoint_index == 3
-    assert isinstance(bench.submit(batch(put(b"k", b"")))[0], DiskFull)
-    (stale,) = bench.submit(batch(get(b"first"), stale=True))
-    assert results(stale)[0].get.item.value == b"v"
-    bench.replica.maybe_checkpoint(1.0)
-    assert _is_full(bench), "there is still no room"
-    bench.store._map_bytes_max = 1 << 24  # the disk got room
-    bench.replica.maybe_checkpoint(1.5)
-    assert _is_full(bench), "the pause between two attempts"
-    bench.replica.maybe_checkpoint(2.0)
-    assert not _is_full(bench)
-    assert [len(answer) for answer in held] == [1] * 60
-    assert all(isinstance(answer, bytes) for (answer,) in held)
-    assert isinstance(bench.ask(batch(put(b"k", b""))), bytes)
-    bench.crash()
-
-
-def test_long_catch_up(tmp_path: Path) -> None:
-    """A map far too small for the log's tail is grown as often as needed in one recovery, in slices."""
-    raws = [batch(put(b"key%d" % n, bytes(3000))) for n in range(2 * CATCH_UP_ENTRIES + 5)]
-    log = [(command(raw), BOOTSTRAP_INDEX + 1 + n, 1) for n, raw in enumerate(raws)]
-    bench = Bench(tmp_path / "p", log=log, map_bytes_initial=1 << 18)
-    bench.group.commit()
-    assert bench.replica.failure is None
-    assert not _is_full(bench)
-    assert bench.replica.checkpoint_index == bench.replica.applied_index == BOOTSTRAP_INDEX + len(log)
-    assert bench.store.keys == len(log)
-    bench.crash()
-
-
-def test_catch_up_waits_for_the_log(tmp_path: Path) -> None:
-    """After a full store was rebuilt, it counts as full until a checkpoint, which waits for the local log."""
-    bench = Bench(tmp_path / "p", map_bytes_initial=1 << 18)
-    bench.group.durable_lag = 1
-    for n in range(60):
-        bench.ask(batch(put(b"key%d" % n, bytes(8000))))
-        if bench.replica.store_full:
-            break
-    assert _is_full(bench)
-    assert bench.replica.applied_index == bench.group.commit_index
-    bench.group.durable_lag = 0
-    bench.replica.maybe_checkpoint(1.0)
-    assert not _is_full(bench)
-    bench.crash()
-
-
-def test_time_of_a_leader_behind(tmp_path: Path) -> None:
-    """A command of a leader whose clock is behind does not turn the time of the state back."""
-    log = [(command(time_ms=5000), 3, 1), (command(time_ms=4000), 4, 2), (ENTRY_PREFIX, 5, 3)]
-    bench = Bench(tmp_path / "p", log=log)
-    bench.group.commit()
-    bench.replica.content_hasher()
-    assert bench.store.last == Checkpoint(7, 5, 3, 2, 5000, 0)
-    bench.crash()
-
-
-def _is_full(bench: Bench) -> bool:
-    return bench.replica.store_full
-
-
 def test_corrupt_entry_stops_the_replica(bench: Bench) -> None:
     """An entry that cannot be applied stops this replica with its reason, and raises nothing into the core."""
     bench.group.log.append((b"\x01\xff\xff", 3, 1))
@@ -580,63 +334,6 @@ def test_no_op_entries(bench: Bench) -> None:
     assert bench.replica.status().applied_index == 3
 
 
-def test_snapshot_to_another_replica(tmp_path: Path) -> None:
-    """A replica that installs a snapshot has the same content, answers old repetitions and stands at its index."""
-    leader, follower = Bench(tmp_path / "a"), Bench(tmp_path / "b")
-    session = leader.open_session()
-    raw = batch(put(b"k", b"v"), request=(session, 1, 0))
-    first = results(leader.ask(raw))
-    expected = leader.replica.content_hasher()()
-    stuck = follower.submit(batch(put(b"x", b"y")))
-    follower.replica.pump()
-    _transfer(leader, follower)
-    assert isinstance(stuck[0], UnknownOutcome)
-    assert follower.replica.content_hasher()() == expected
-    follower.group.log[:] = leader.group.log
-    follower.group.commit_index = 4
-    assert results(follower.ask(raw)) == first
-    leader.crash()
-    follower.crash()
-
-
-def _transfer(source_bench: Bench, sink_bench: Bench, piece: int = 1000) -> None:
-    source = source_bench.replica.snapshot_source()
-    source.prepare()
-    sink = sink_bench.replica.snapshot_sink(source.index, source.total_bytes)
-    for offset in range(0, source.total_bytes, piece):
-        sink.write(offset, source.read(offset, piece))
-    sink.finish()
-    source.close()
-    sink_bench.replica.install(sink, source.index)
-    assert sink_bench.replica.failure is None
-    assert sink_bench.replica.applied_index == source.index
-
-
-def test_install_never_goes_back(bench: Bench, tmp_path: Path) -> None:
-    """A snapshot at or below the applied index stops the replica rather than undo what it answered."""
-    other = Bench(tmp_path / "other")
-    other.ask(batch(put(b"k", b"v")))
-    other.replica.content_hasher()
-    bench.ask(batch(put(b"k", b"v")))
-    source = other.replica.snapshot_source()
-    source.prepare()
-    sink = bench.replica.snapshot_sink(source.index, source.total_bytes)
-    sink.write(0, source.read(0, source.total_bytes))
-    sink.finish()
-    bench.replica.install(sink, source.index)
-    assert bench.replica.failure is not None
-    source.close()
-    other.crash()
-
-
-def test_content_hasher_without_checkpoint(bench: Bench) -> None:
-    """The content hash is refused while no checkpoint of the present state can be made."""
-    bench.ask(batch(put(b"k", b"v")))
-    bench.group.durable_lag = 1
-    with pytest.raises(Unavailable):
-        bench.replica.content_hasher()
-
-
 def test_range_page(bench: Bench) -> None:
     """A range is answered page by page, and refused beside a write."""
     bench.ask(batch(*[put(b"k%02d" % n, b"v") for n in range(15)]))
@@ -646,16 +343,6 @@ def test_range_page(bench: Bench) -> None:
     mixed = results(bench.ask(batch(scan(), put(b"k", b"v"))))
     assert mixed[0].error.reason == "INVALID_ARGUMENT"
     assert mixed[1].put.version == 1
-
-
-def test_close_makes_a_checkpoint(tmp_path: Path) -> None:
-    """An orderly stop leaves nothing to replay."""
-    bench = Bench(tmp_path / "p")
-    bench.ask(batch(put(b"k", b"v")))
-    bench.replica.close()
-    again = Bench(tmp_path / "p")
-    assert again.replica.applied_index == 3
-    again.crash()
 
 
 KEYS = [b"a", b"b", b"c"]

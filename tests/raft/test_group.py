@@ -445,7 +445,7 @@ def test_an_installed_snapshot_answers_what_waited_as_unknown() -> None:
     cluster.sync("n3")
     for _ in range(4):
         cluster.beat("n1", "n2", "n3")
-    assert cluster["n3"].snapshots_installed == 1
+    assert cluster["n3"].install.snapshots_installed == 1
     assert cluster.members["n3"].ledger.resets
     cluster.command("n1")
     cluster.exchange(*cluster.names)

@@ -284,9 +284,9 @@ def test_a_replica_whose_state_is_being_replaced_serves_no_read() -> None:
         cluster.deliver("n3", "n1")
     assert waiting == [None]
     assert cluster.read("n3") == [None]
-    assert cluster["n3"].snapshots_installed == 0
+    assert cluster["n3"].install.snapshots_installed == 0
     cluster.exchange(*cluster.names)
-    assert cluster["n3"].snapshots_installed == 1
+    assert cluster["n3"].install.snapshots_installed == 1
     cluster.beat("n1", "n2", "n3")  # its fresh core learns who leads
     served = cluster.read("n3")
     for _ in range(3):

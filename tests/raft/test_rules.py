@@ -331,7 +331,7 @@ def test_rule_10_a_late_snapshot_does_not_take_a_member_back(on: bool) -> None:
     cluster.checkpoint("n1")
     cluster.restart("n3")
     cluster.beat("n1", "n3")
-    assert cluster["n3"].snapshots_installed == 1
+    assert cluster["n3"].install.snapshots_installed == 1
     chunks = [message for _, to, message in cluster.sent if to == "n3" and message.HasField("snapshot_chunk")]
     cluster.crash("n2")
     cluster.propose("n1", "g")

@@ -141,7 +141,7 @@ def test_a_member_far_behind_gets_the_snapshot_and_then_the_log() -> None:
     cluster.command("n1")
     for _ in range(3):
         cluster.beat("n1", "n2", "n3")
-    assert cluster["n3"].snapshots_installed == 1
+    assert cluster["n3"].install.snapshots_installed == 1
     assert cluster["n3"].journal.base == cluster["n1"].journal.base
     assert not cluster["n1"].transfers.sending("n3")
     assert all(source.closed for source in cluster.members["n1"].ledger.sources)
@@ -187,7 +187,7 @@ def test_a_crash_during_an_installation_loses_nothing(moment: str) -> None:
         assert cluster["n3"].journal.base == cluster["n1"].journal.base
     if moment == "mark on disk":
         cluster.begin_sync("n3")
-    assert cluster["n3"].snapshots_installed == 0
+    assert cluster["n3"].install.snapshots_installed == 0
     cluster.crash("n3", power_loss=moment != "mark in memory")
     cluster.restart("n3")
     expected = cluster["n1"].journal.base if moment == "mark on disk" else 2
@@ -216,7 +216,7 @@ def test_a_member_being_installed_hears_nothing() -> None:
     assert cluster["n3"].term == term
     assert cluster.members["n3"].ledger.applied_index == 2
     cluster.sync("n3")
-    assert cluster["n3"].snapshots_installed == 1
+    assert cluster["n3"].install.snapshots_installed == 1
     assert cluster["n3"].commit_index == cluster["n3"].journal.base
 
 
@@ -282,7 +282,7 @@ def test_a_new_leaders_snapshot_waits_for_a_file_being_finished(finishing: bool)
     assert first.aborted == (not finishing)
     for _ in range(4):
         cluster.beat("n2", "n3")
-    assert cluster["n3"].snapshots_installed == 1
+    assert cluster["n3"].install.snapshots_installed == 1
     cluster.check_converged(["n2", "n3"])
 
 
