@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from kv.errors import KVError, NotLeader
@@ -14,14 +11,6 @@ from kv.partition.trace import TRACE_STEPS_MAX, TRACES_MAX, Traces
 from kv.raft.api import ReadProof, Tracer
 from kv.v1 import kv_pb2
 from tests.partition.tools import Bench, batch, evidence, get, put, results
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Give a leader."""
-    made = Bench(tmp_path / "p")
-    yield made
-    made.crash()
 
 
 def steps_of(outcome: bytes | KVError) -> list[tuple[str, int, str]]:
