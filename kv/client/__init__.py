@@ -19,8 +19,8 @@ a session per partition costs one round trip at the first write there.
 """
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import Limits
 from kv.client.levels import Level, LevelLike, Preference, PreferenceKind, PreferenceLike, WriteLevelLike
+from kv.client.limits import Limits
 from kv.client.sync import Client
 from kv.client.types import (
     Append,

@@ -21,8 +21,8 @@ from typing import Self
 from kv.client.aio_keys import KeyMethods
 from kv.client.aio_many import ManyMethods
 from kv.client.calls import OperationCall
-from kv.client.lane import Limits
 from kv.client.levels import LINEARIZABLE, LevelLike, PreferenceLike, WriteLevelLike
+from kv.client.limits import Limits
 from kv.client.operations import read_outcome
 from kv.client.retry import deadline_error
 from kv.client.transport import Transport

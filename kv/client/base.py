@@ -14,7 +14,6 @@ from kv.client.calls import OperationCall
 from kv.client.connection import GrpcTransport
 from kv.client.core import Core
 from kv.client.directory import Directory
-from kv.client.lane import Limits
 from kv.client.lanes import Lanes
 from kv.client.levels import (
     Level,
@@ -26,6 +25,7 @@ from kv.client.levels import (
     preference_of,
     write_level_of,
 )
+from kv.client.limits import Limits
 from kv.client.map_keeper import MapKeeper
 from kv.client.route import Route
 from kv.client.session_token import Seen

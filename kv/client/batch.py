@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from kv.client.calls import BatchCall
 from kv.client.core import Core
-from kv.client.lane import Limits
+from kv.client.limits import Limits
 from kv.client.operations import fresh, op_size
 from kv.client.route import Route
 from kv.client.rows import Rows

@@ -24,23 +24,24 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final
 
+from kv.client.admission import Admission
 from kv.client.answers import not_before, proofs_of
 from kv.client.calls import Call, OpenCall
 from kv.client.directory import Directory
-from kv.client.lane import Lane, Limits, Request
+from kv.client.lane import Lane
 from kv.client.lanes import Lanes
+from kv.client.limits import Limits
 from kv.client.link import Link
 from kv.client.replicas import ReplicaChooser
+from kv.client.request import SERVER_SHARE, TIMEOUT_MS_MAX, Request, request_of
 from kv.client.resolve import fail_all, resolve
 from kv.client.retry import Action, Decision, deadline_error, decide, is_indefinite
 from kv.client.route import Kind, Route
-from kv.client.session import Session
 from kv.client.session_token import Seen
 from kv.client.sessions import Sessions
 from kv.client.transport import Transport
-from kv.client.types import Evidence, ReadLevel, WriteLevel
+from kv.client.types import Evidence
 from kv.errors import (
     DeadlineExceeded,
     KVError,
@@ -54,24 +55,6 @@ from kv.errors import (
 )
 from kv.ids import GroupId
 from kv.v1 import kv_pb2
-
-TIMEOUT_MS_MAX: Final = 2**32 - 1
-"""What the wire's uint32 holds."""
-SERVER_SHARE: Final = 0.75
-"""The part of an attempt's time that the node may use. The rest is for its answer to arrive before we count
-the attempt as lost: a node that gives up itself can often say that nothing was applied, silence never can."""
-
-ALL_SHARE: Final = 0.5
-"""The part of an attempt's time that the leader may wait for the last replica of a write at level ALL: less than
-`SERVER_SHARE`, so that its answer is that the write stands, and not that nobody knows."""
-
-
-WAIT_SHARE_MAX: Final = 0.5
-"""A call that would probably wait for longer than this part of its time is refused. What is left is for its
-answer, or for a leader that fails meanwhile."""
-
-SHED_OPS_MIN: Final = 512
-"""A lane in which less waits refuses nobody: it is not overload."""
 
 
 class Core:
@@ -107,9 +90,7 @@ class Core:
         self._seen = seen
         self._chooser = ReplicaChooser(directory, self._in_flight)
         self._limits = limits
-        self._crowd_ops = min(SHED_OPS_MIN, limits.lane_waiting_ops_max)
-        self._crowd_bytes = limits.lane_waiting_bytes_max
-        """A lane has room while no more than these wait: a look at both for each call."""
+        self._admission = Admission(limits)
         self._open_timeout_s = open_timeout_s
         self._jitter = jitter
         self._refresh_map = refresh_map
@@ -131,38 +112,13 @@ class Core:
         lane = route.lanes.get(partition)
         if lane is None:
             lane = self._lanes.lane(route, partition)
-        crowded = lane.waiting_ops + call.count > self._crowd_ops
-        if (crowded or lane.waiting_bytes + call.size > self._crowd_bytes) and lane.waiting:
-            self._check_room(lane, call)
-            if lane.waiting_ops >= SHED_OPS_MIN:
-                self._shed(lane, call)
+        admission = self._admission
+        crowded = lane.waiting_ops + call.count > admission.crowd_ops
+        if (crowded or lane.waiting_bytes + call.size > admission.crowd_bytes) and lane.waiting:
+            admission.check(lane, call, self._loop.time())
         lane.add(call)
         if not lane.scheduled:
             self._schedule(lane)
-
-    def _check_room(self, lane: Lane, call: Call) -> None:
-        """Refuse a call for which the lane has no room."""
-        limits = self._limits
-        if lane.waiting_ops + call.count > limits.lane_waiting_ops_max:
-            raise Overloaded(
-                f"{lane.waiting_ops} operations of this client wait for partition {lane.partition} already",
-                metadata={"lane_waiting_ops_max": limits.lane_waiting_ops_max},
-            )
-        if lane.waiting_bytes + call.size > limits.lane_waiting_bytes_max:
-            raise Overloaded(
-                f"{lane.waiting_bytes} bytes of this client wait for partition {lane.partition} already",
-                metadata={"lane_waiting_bytes_max": limits.lane_waiting_bytes_max},
-            )
-
-    def _shed(self, lane: Lane, call: Call) -> None:
-        """Refuse a call that would spend its time waiting: at once, instead of when that time is up."""
-        wait_s = lane.wait_s()
-        if wait_s > (call.deadline - self._loop.time()) * WAIT_SHARE_MAX:
-            raise Overloaded(
-                f"{lane.waiting_ops} operations of this client wait for partition {lane.partition}, which would"
-                f" take about {wait_s:.1f} s",
-                metadata={"wait_ms": int(wait_s * 1000), "waiting_ops": lane.waiting_ops},
-            )
 
     def reroute(self) -> None:
         """Move what waits to where a newer map puts it."""
@@ -264,22 +220,12 @@ class Core:
             ops_max = min(limits.ops_per_request_max, limits.ops_joined_max)
         calls = lane.take(ops_max, limits.request_bytes_max)
         if calls:
-            request = self._build(lane, calls, session, now)
+            request = request_of(
+                lane, calls, session, seen=self._seen, attempt_timeout_s=limits.attempt_timeout_s, now=now
+            )
             self._requests[request] = None
             self._send(request, now, link)
         return True
-
-    def _build(self, lane: Lane, calls: list[Call], session: Session | None, now: float) -> Request:
-        route = lane.route
-        if route.plain:
-            return Request(lane, calls, session)
-        after_index = all_timeout_ms = 0
-        if route.level.kind is ReadLevel.SESSION:
-            after_index = self._seen.indexes.get(lane.partition, 0)
-        if route.write_level is WriteLevel.ALL:
-            seconds = min(self._limits.attempt_timeout_s, max(call.deadline for call in calls) - now)
-            all_timeout_ms = max(1, min(int(seconds * ALL_SHARE * 1000), TIMEOUT_MS_MAX))
-        return Request(lane, calls, session, after_index=after_index, all_timeout_ms=all_timeout_ms)
 
     def _arm(self, lane: Lane, at: float) -> None:
         if lane.timer is not None:

@@ -1,7 +1,7 @@
-"""Lanes and requests: what waits for one partition, and what is under way to it.
+"""Lanes: what waits for one partition.
 
-A lane holds the calls of one partition and one route; a request is what was joined
-from them and sent. Here live their state and how calls are taken; who sends and what
+A lane holds the calls of one partition and one route; what is joined from them and sent is a
+`kv.client.request`. Here live a lane's state and how calls are taken; who sends and what
 happens after is `kv.client.core`.
 """
 
@@ -11,81 +11,23 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kv.client.calls import Call, all_bare
-from kv.client.columns import Column, column_of, keys_of, write_column
-from kv.client.operations import fresh
-from kv.client.route import Kind, Route
-from kv.client.session import REQUESTS_IN_FLIGHT_MAX, Session
-from kv.client.types import WriteLevel
-from kv.errors import InvalidArgument, KVError, NotOnAllReplicas
-from kv.ids import REQUEST_BYTES_MAX, GroupId
-from kv.outcome import OutcomeToken
-from kv.v1 import kv_pb2
+from kv.client.columns import keys_of
+from kv.client.limits import Limits
+from kv.client.route import Route
+from kv.errors import KVError
+from kv.ids import GroupId
 
 if TYPE_CHECKING:
-    from kv.client.link import Link
-
-HEADROOM_BYTES: Final = 64 * 1024
-"""Left in a request for what goes around its operations."""
+    from kv.client.request import Request
 
 RATE_SMOOTHING: Final = 1 / 8
 """Weight of the newest answer in a lane's rate."""
 
 PASSED_MAX: Final = 256
 """Calls that wait for a key of the request being made, and that others pass, before it is sent as it is."""
-
-OPS_PER_REQUEST_MAX: Final = 9999
-"""An outcome token has so many digits for the place of an operation in its request."""
-
-_AT_QUORUM: Final = kv_pb2.BatchRequest(write_level=kv_pb2.WRITE_LEVEL_QUORUM).SerializeToString()
-"""Behind a serialized batch it makes a write at level QUORUM of it: in protobuf the last one wins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much the client joins, holds and waits."""
-
-    ops_per_request_max: int = 1024
-    """More operations of one batch wait for the next request."""
-    ops_joined_max: int = 512
-    """Calls are joined up to so many operations. What still waits then follows in a message of its own (by gRPC, in one with
-    whatever is queued): this process makes the next request while the nodes work on this one. Requests of all that waits
-    would take turns with them."""
-    request_bytes_max: int = REQUEST_BYTES_MAX - HEADROOM_BYTES
-    """More bytes wait for the next request."""
-    pipeline_ops_min: int = 64
-    """While a request is under way, another follows only with at least so many operations: what waits
-    longer travels in fewer, larger requests. So many pay for a message and a command of their own."""
-    pipeline_bytes_min: int = 1 << 20
-    """Or with at least so many bytes: large values would otherwise travel one after the other."""
-    lane_requests_max: int = 8
-    """Requests under way in one lane: twice as many as a leader has commands under way (`commands_in_flight_max`),
-    so that it has the next ones when it has done with these."""
-    session_requests_max: int = REQUESTS_IN_FLIGHT_MAX
-    """Write requests of one partition that are not ended, those that wait for another attempt included."""
-    lane_waiting_ops_max: int = 16_384
-    """Operations that wait in one lane; one more is refused with OVERLOADED."""
-    lane_waiting_bytes_max: int = 1 << 28
-    """Bytes that wait in one lane; one more operation is refused with OVERLOADED, unless it waits alone."""
-    attempt_timeout_s: float = 2.0
-    """A request without an answer for so long is tried at another node; it doubles with each attempt."""
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) <= 0:
-                raise InvalidArgument(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.ops_per_request_max > OPS_PER_REQUEST_MAX:
-            raise InvalidArgument(
-                f"ops_per_request_max {self.ops_per_request_max} is above {OPS_PER_REQUEST_MAX}"
-            )
-        if self.request_bytes_max > REQUEST_BYTES_MAX - HEADROOM_BYTES:
-            raise InvalidArgument(
-                f"request_bytes_max {self.request_bytes_max} is above REQUEST_BYTES_MAX {REQUEST_BYTES_MAX}"
-                f" less {HEADROOM_BYTES} for what goes around the operations"
-            )
 
 
 class Lane:
@@ -261,151 +203,3 @@ def _distinct(calls: Sequence[Call]) -> bool:
     """Whether no key is named twice."""
     keys = keys_of(calls)
     return len(set(keys)) == len(keys)
-
-
-class Request:
-    """Calls that travel together, as the bytes that every attempt sends."""
-
-    __slots__ = (
-        "after_index",
-        "attempts",
-        "attempts_made",
-        "batch",
-        "calls",
-        "column",
-        "count",
-        "deadlines_max",
-        "deadlines_min",
-        "indefinite",
-        "lane",
-        "not_on_all",
-        "on_wire",
-        "sent_at",
-        "sequence",
-        "session",
-        "silent_after",
-        "timer",
-        "token_given",
-    )
-
-    def __init__(
-        self,
-        lane: Lane,
-        calls: list[Call],
-        session: Session | None,
-        *,
-        after_index: int = 0,
-        all_timeout_ms: int = 0,
-    ) -> None:
-        """Build the request; with a session it takes the next sequence of it.
-
-        Args:
-            lane: where it comes from.
-            calls: what it carries.
-            session: of a write.
-            after_index: of a SESSION read: the answer is not older.
-            all_timeout_ms: of a write at level ALL: how long the leader waits for every replica.
-        """
-        self.lane = lane
-        self.calls = calls
-        self.session = session
-        self.sequence = 0
-        self.after_index = after_index
-        """Of a SESSION read: an answer from before this index is none."""
-        self.count = sum([call.count for call in calls])
-        self.column: Column | None = column_of(calls, self.count)
-        """In which column it travels; None: as so many operations."""
-        self.batch = self._build(all_timeout_ms)
-        deadlines = [call.deadline for call in calls]
-        self.deadlines_min = min(deadlines)
-        """The earliest deadline of its calls, waited for or not."""
-        self.deadlines_max = max(deadlines)
-        """The latest."""
-        self.indefinite = False
-        """Whether an attempt may have been applied. From then on it is sent again as it is, or not at all."""
-        self.token_given = False
-        """Whether somebody was told that its outcome is unknown, and may ask for it: see `Session.set_aside`."""
-        self.not_on_all: NotOnAllReplicas | None = None
-        """It was applied, but is not known to be on every replica; what is asked for now are its results."""
-        self.attempts: list[tuple[Link, int]] = []
-        """Where each attempt that may still be answered is registered; the last is the present one."""
-        self.attempts_made = 0
-        self.on_wire = False
-        self.sent_at = 0.0
-        """Loop time at which the present attempt was sent."""
-        self.silent_after = math.inf
-        """Loop time at which the present attempt counts as lost."""
-        self.timer: asyncio.TimerHandle | None = None
-
-    def _build(self, all_timeout_ms: int) -> bytes:
-        batch = kv_pb2.BatchRequest()
-        if self.column is not None:
-            write_column(self.column, self.calls, batch)
-        else:
-            operations = batch.operations
-            for call in self.calls:
-                call.add_to(operations)
-        route = self.lane.route
-        if route.kind is Kind.READ:
-            batch.level = route.wire_level
-        if not route.plain:
-            self._add_options(batch, all_timeout_ms)
-        if self.session is not None:
-            identity = self.session.begin()
-            self.sequence = identity.sequence
-            request_id = batch.request_id
-            request_id.session = identity.session
-            request_id.sequence = identity.sequence
-            request_id.acknowledged = identity.acknowledged
-        return batch.SerializeToString()
-
-    def _add_options(self, batch: kv_pb2.BatchRequest, all_timeout_ms: int) -> None:
-        route = self.lane.route
-        if route.options is not None:
-            batch.read.CopyFrom(route.options)
-        if self.after_index:
-            batch.read.after.add(partition=self.lane.partition, index=self.after_index)
-        if route.write_level is WriteLevel.ALL:
-            batch.write_level = kv_pb2.WRITE_LEVEL_ALL
-            batch.all_timeout_ms = all_timeout_ms
-
-    def ask_for_results(self, error: NotOnAllReplicas) -> None:
-        """Go on without the promise of level ALL: it was applied, and its results are remembered.
-
-        The error speaks for the whole request. Which of its operations failed by themselves, say by a condition,
-        only the results tell.
-        """
-        assert self.not_on_all is None, "a write at level QUORUM waits for no further replica"
-        self.not_on_all = error
-        self.batch += _AT_QUORUM
-
-    def token(self, position: int, count: int) -> OutcomeToken:
-        """Return the name of `count` of its operations, for who asks for their outcome later."""
-        assert self.session is not None, "only a write with a session can be asked for"
-        return OutcomeToken(self.lane.partition, self.session.id, self.sequence, position, count)
-
-    @property
-    def waited_for(self) -> bool:
-        """Whether anybody waits for an answer."""
-        return not all(call.done for call in self.calls)
-
-    def deadline_min(self) -> float:
-        """Return the earliest deadline of those who wait, or infinity."""
-        return min((call.deadline for call in self.calls if not call.done), default=math.inf)
-
-    def deadline_max(self) -> float:
-        """Return the latest deadline of those who wait, or 0."""
-        return max((call.deadline for call in self.calls if not call.done), default=0.0)
-
-    def fail(self, error: KVError, *, until: float = math.inf) -> None:
-        """Fail the calls whose deadline is not after `until`, each with its own instance of `error`.
-
-        Where nobody knows whether they were applied, each gets the token by which to ask.
-        """
-        unknown = self.session is not None and not error.definite and not error.applied
-        position = 0
-        for call in self.calls:
-            if not call.done and call.deadline <= until:
-                self.token_given |= unknown
-                call.fail(fresh(error), self.token(position, call.count) if unknown else None)
-            position += call.count

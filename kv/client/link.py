@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from kv.client.gate import Gate, Wave
-from kv.client.lane import Lane, Request
+from kv.client.lane import Lane
+from kv.client.request import Request
 from kv.client.transport import Stream, Transport
 from kv.errors import KVError, Unavailable, UnknownOutcome, from_proto
 from kv.internal.v1 import pipeline_pb2

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from kv.client.answers import without_promise
 from kv.client.calls import BareCall, Call, Proofs, all_bare
 from kv.client.columns import Column, items_of, replies_of
-from kv.client.lane import Request
 from kv.client.operations import fresh
+from kv.client.request import Request
 from kv.client.types import Item, PutReply
 from kv.errors import Internal, KVError
 from kv.v1 import kv_pb2

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import Limits
 from kv.client.levels import LINEARIZABLE, LevelLike, PreferenceLike, WriteLevelLike
+from kv.client.limits import Limits
 from kv.client.portal import Portal
 from kv.client.transport import Transport
 from kv.client.types import (

@@ -14,7 +14,7 @@ from kv.bench.tally import Tally
 from kv.bench.workload import arrivals_of, work_of
 from kv.client.types import Evidence, Item, Op, PutReply, Result, ScanPage
 from kv.errors import KVError
-from tests.client.fakes import run_virtual
+from tests.client.virtual import run_virtual
 
 PROOF = Evidence(1, 1, 1, 1, "n1", None)
 URL = "kv://127.0.0.1:7001"

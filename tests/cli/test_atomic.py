@@ -12,8 +12,8 @@ from kv.client.types import Evidence, Outcome, OutcomeState
 from kv.v1 import kv_pb2
 from tests.cli.running import Run, memory_cluster, runner
 from tests.client.fakes import Fault
+from tests.client.playing import always
 from tests.client.server import GrpcCluster
-from tests.client.test_core import always
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from kv.errors import Overloaded
 from kv.ids import NodeId
 from kv.v1 import kv_pb2
 from tests.cli.running import Done, Run, memory_cluster, runner
-from tests.client.fakes import rows_of
+from tests.client.memory import rows_of
 from tests.client.server import GrpcCluster
 
 SHORT = ("--warmup", "0", "--keys", "50", "-c", "8")

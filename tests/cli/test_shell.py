@@ -10,7 +10,8 @@ from kv.cli.cluster_process import LocalCluster
 from kv.cli.shell import COMMANDS, Line, Shell, node_name, parse
 from kv.client import AsyncClient
 from kv.errors import InvalidArgument
-from tests.client.fakes import FakeCluster, FakeTransport, run_virtual
+from tests.client.fakes import FakeCluster, FakeTransport
+from tests.client.virtual import run_virtual
 
 
 def test_lines_are_read_as_a_shell_reads_them() -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import Limits
+from kv.client.limits import Limits
 from kv.client.types import Compare, Delete, DeleteReply, Get, Item, Put, PutReply, ReadLevel
 from kv.errors import (
     Conflict,
@@ -25,8 +25,10 @@ from kv.errors import (
     ValueTooLarge,
 )
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
-from tests.client.fakes import FakeCluster, FakeTransport, rows_of, run_virtual
-from tests.client.test_core import play
+from tests.client.fakes import FakeCluster, FakeTransport
+from tests.client.memory import rows_of
+from tests.client.playing import play
+from tests.client.virtual import run_virtual
 
 
 def test_keys_live_and_die() -> None:

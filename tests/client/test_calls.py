@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from kv.client.batch import split
-from kv.client.lane import Limits
+from kv.client.limits import Limits
 from kv.client.operations import (
     OPERATION_OVERHEAD_BYTES,
     check_op,

@@ -17,7 +17,7 @@ from kv.client.types import Evidence, ReadLevel
 from kv.errors import DiskFull, InvalidArgument, NotOnAllReplicas
 from kv.v1 import kv_pb2
 from tests.client.fakes import FakeCluster, FakeTransport
-from tests.client.test_core import play
+from tests.client.playing import play
 
 
 def kinds_of(cluster: FakeCluster) -> list[list[str]]:

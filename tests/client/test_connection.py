@@ -15,8 +15,8 @@ from kv.client.types import Get, Put, PutReply
 from kv.errors import DeadlineExceeded, KVError, NotLeader, Overloaded, SessionExpired, Unavailable
 from kv.v1 import kv_pb2
 from tests.client.fakes import Fault
+from tests.client.playing import identities, once
 from tests.client.server import GrpcCluster, grpc_cluster
-from tests.client.test_core import identities, once
 
 
 def client_of(cluster: GrpcCluster, **options: float) -> AsyncClient:

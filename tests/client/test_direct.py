@@ -12,8 +12,8 @@ from kv.client.aio import AsyncClient
 from kv.direct import PREFACE
 from kv.frames import EMPTY, HEADER
 from tests.client.fakes import Fault
+from tests.client.playing import identities, once
 from tests.client.server import FakeDirect, GrpcCluster, grpc_cluster
-from tests.client.test_core import identities, once
 
 WAIT_S = 20.0
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import Limits
+from kv.client.limits import Limits
 from kv.client.types import OutcomeState, Put, PutReply
 from kv.errors import (
     DeadlineExceeded,
@@ -29,7 +29,8 @@ from kv.errors import (
 )
 from kv.ids import NodeId
 from kv.v1 import kv_pb2
-from tests.client.fakes import FakeCluster, FakeTransport, Fault, run_virtual
+from tests.client.fakes import FakeCluster, FakeTransport, Fault
+from tests.client.virtual import run_virtual
 
 TASKS = 6
 WRITES_PER_TASK = 6

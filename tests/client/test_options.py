@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import Limits
 from kv.client.lanes import ROUTES_MAX
 from kv.client.levels import Level
+from kv.client.limits import Limits
 from kv.client.types import (
     Append,
     AppendReply,
@@ -39,8 +39,10 @@ from kv.errors import (
 )
 from kv.ids import NodeId
 from kv.v1 import kv_pb2
-from tests.client.fakes import FakeCluster, FakeTransport, Fault, rows_of, run_virtual
-from tests.client.test_core import always, once, play
+from tests.client.fakes import FakeCluster, FakeTransport, Fault
+from tests.client.memory import rows_of
+from tests.client.playing import always, once, play
+from tests.client.virtual import run_virtual
 
 
 def last(cluster: FakeCluster) -> tuple[NodeId, kv_pb2.BatchRequest]:

@@ -8,12 +8,12 @@ from typing import cast
 import pytest
 
 from kv.client.aio import AsyncClient
-from kv.client.lane import OPS_PER_REQUEST_MAX, Limits
+from kv.client.limits import OPS_PER_REQUEST_MAX, Limits
 from kv.client.types import Get, Increment, IncrementReply, Item, OutcomeState, Put, PutReply
 from kv.errors import Conflict, DiskFull, InvalidArgument, NotOnAllReplicas, OutcomeDecided, UnknownOutcome
 from kv.outcome import OutcomeToken
 from tests.client.fakes import FakeCluster, FakeTransport, Fault
-from tests.client.test_core import always, identities, once, play
+from tests.client.playing import always, identities, once, play
 from tests.client.test_options import last
 
 # --- write level ALL --------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from kv.client.types import Get, Put
 from kv.client.url import ENDPOINTS_MAX, TIMEOUT_S_MAX, check_endpoint, parse_url
 from kv.errors import InvalidArgument, KVError, NotLeader, from_grpc, to_proto
 from kv.v1 import cluster_pb2, kv_pb2
-from tests.client.fakes import FakeCluster, FakeTransport, run_virtual
+from tests.client.fakes import FakeCluster, FakeTransport
+from tests.client.virtual import run_virtual
 from tests.fuzz.engine import Target, gist, plain
 from tests.fuzz.mutate import Field, mutate_message, mutate_text, serialize
 from tests.fuzz.partition_targets import input_of, strings_in

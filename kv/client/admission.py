@@ -1,0 +1,56 @@
+"""Whether a call may wait in a lane: whether there is room for it, and time. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kv.client.calls import Call
+from kv.client.lane import Lane
+from kv.client.limits import Limits
+from kv.errors import Overloaded
+
+WAIT_SHARE_MAX: Final = 0.5
+"""A call that would probably wait for longer than this part of its time is refused. What is left is for its
+answer, or for a leader that fails meanwhile."""
+
+SHED_OPS_MIN: Final = 512
+"""A lane in which less waits refuses nobody: it is not overload."""
+
+
+class Admission:
+    """Refuses what a lane has no room for, and what would spend its time waiting there."""
+
+    __slots__ = ("_limits", "crowd_bytes", "crowd_ops")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.crowd_ops = min(SHED_OPS_MIN, limits.lane_waiting_ops_max)
+        self.crowd_bytes = limits.lane_waiting_bytes_max
+        """A lane has room while no more than these wait: a look at both for each call, and `check` only beyond them."""
+
+    def check(self, lane: Lane, call: Call, now: float) -> None:
+        """Refuse a call for which the lane, in which others wait, has no room or no time. Raises `Overloaded`, definite."""
+        limits = self._limits
+        if lane.waiting_ops + call.count > limits.lane_waiting_ops_max:
+            raise Overloaded(
+                f"{lane.waiting_ops} operations of this client wait for partition {lane.partition} already",
+                metadata={"lane_waiting_ops_max": limits.lane_waiting_ops_max},
+            )
+        if lane.waiting_bytes + call.size > limits.lane_waiting_bytes_max:
+            raise Overloaded(
+                f"{lane.waiting_bytes} bytes of this client wait for partition {lane.partition} already",
+                metadata={"lane_waiting_bytes_max": limits.lane_waiting_bytes_max},
+            )
+        if lane.waiting_ops >= SHED_OPS_MIN:
+            _shed(lane, call, now)
+
+
+def _shed(lane: Lane, call: Call, now: float) -> None:
+    """Refuse a call that would spend its time waiting: at once, instead of when that time is up."""
+    wait_s = lane.wait_s()
+    if wait_s > (call.deadline - now) * WAIT_SHARE_MAX:
+        raise Overloaded(
+            f"{lane.waiting_ops} operations of this client wait for partition {lane.partition}, which would"
+            f" take about {wait_s:.1f} s",
+            metadata={"wait_ms": int(wait_s * 1000), "waiting_ops": lane.waiting_ops},
+        )
