@@ -108,7 +108,6 @@ class GrpcStream:
         self._direct: DirectConnection | None = None
         self._direct_lost: str | None = None
         self._call: grpc.aio.StreamStreamCall[bytes, kv_pb2.PipelineResponse] | None = None
-        self._flushing = False
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def send(self, request_id: int, raw: bytes) -> None:
@@ -116,9 +115,12 @@ class GrpcStream:
         self._queue.append((request_id, raw))
         if self._direct is None:
             self._queued.set()
-        elif not self._flushing:  # at the end of this turn, so that what is sent in it travels together
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+
+    def flush(self) -> None:
+        """See `kv.client.transport.Stream`: send what waits, as far as the socket takes it."""
+        direct = self._direct
+        while direct is not None and direct.writable and self._queue:
+            direct.send(take_joined(self._queue, JOINED_BYTES_MAX))
 
     def withdraw(self, request_id: int) -> bool:
         """See `kv.client.transport.Stream`."""
@@ -200,7 +202,7 @@ class GrpcStream:
             return  # the read reports it
         if offer is None:
             return
-        connection = DirectConnection(offer, MESSAGE_BYTES_MAX, self._on_message, self._flush, self._on_lost)
+        connection = DirectConnection(offer, MESSAGE_BYTES_MAX, self._on_message, self.flush, self._on_lost)
         host = self._address.rpartition(":")[0].strip("[]")
         loop = asyncio.get_running_loop()
         try:
@@ -215,14 +217,7 @@ class GrpcStream:
             if self._direct is not connection:
                 connection.abort()  # also where the stream ends meanwhile and cancels this: nobody else knows of it
         self._queued.set()  # ends the writer
-        self._flush()
-
-    def _flush(self) -> None:
-        """Send what waits, as far as the socket takes it."""
-        self._flushing = False
-        direct = self._direct
-        while direct is not None and direct.writable and self._queue:
-            direct.send(take_joined(self._queue, JOINED_BYTES_MAX))
+        self.flush()
 
     def _on_message(self, raw: bytes) -> None:
         try:

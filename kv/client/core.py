@@ -99,6 +99,9 @@ class Core:
         self._links: dict[str, Link] = {}
         self._requests: dict[Request, None] = {}  # in order: the end of all must not depend on addresses
         self._due: list[Lane] = []
+        self._sent_on: dict[Link, None] = {}
+        """Links on which something was sent that has not left."""
+        self._request_ops_min = limits.pipeline_ops_min
         self._turn = 0
         """Counts the turns in which lanes are looked at; see `kv.client.gate`."""
         self._closed = False
@@ -119,6 +122,12 @@ class Core:
         lane.add(call)
         if not lane.scheduled:
             self._schedule(lane)
+        elif (
+            lane.waiting_ops >= self._request_ops_min
+            and lane.waiting_ops >= lane.on_wire_ops
+            and lane.on_wire
+        ):
+            self._run_at_once(lane)
 
     def reroute(self) -> None:
         """Move what waits to where a newer map puts it."""
@@ -157,6 +166,20 @@ class Core:
             lane.scheduled = False
             if not self._closed:
                 self._run(lane)
+        self._flush()
+
+    def _run_at_once(self, lane: Lane) -> None:
+        """As much waits as is under way: this half leaves now, not after all that is ready has called as well."""
+        if lane.on_wire < self._limits.lane_requests_max:
+            self._turn += 1
+            self._run(lane)
+            self._flush()
+
+    def _flush(self) -> None:
+        """Let what was sent leave: not when the loop comes to it, which may have the answers to a whole request to deal with."""
+        for link in self._sent_on:
+            link.flush()
+        self._sent_on.clear()
 
     def _run(self, lane: Lane) -> None:
         """Send what the lane may send now, and wake up for what it may not."""
@@ -218,6 +241,9 @@ class Core:
         ops_max = 1
         if lane.route.kind is not Kind.ALONE:
             ops_max = min(limits.ops_per_request_max, limits.ops_joined_max)
+            if limits.lane_requests_max > 1:
+                half = (lane.waiting_ops + lane.on_wire_ops + 1) // 2
+                ops_max = min(ops_max, max(half, limits.pipeline_ops_min))
         calls = lane.take(ops_max, limits.request_bytes_max)
         if calls:
             request = request_of(
@@ -240,6 +266,7 @@ class Core:
         for call in lane.take_expired(self._loop.time()):
             call.fail(deadline_error(write=lane.write, indefinite=False, cause=lane.cause))
         self._run(lane)
+        self._flush()
 
     def _move(self, lane: Lane, call: Call) -> None:
         """Put a waiting call into the lane of its keys; its keys may have been parted by the new map."""
@@ -293,6 +320,7 @@ class Core:
         timeout_ms = int(min(patience_s, request.deadlines_max - now) * SERVER_SHARE * 1000)
         attempt = link.send(request, max(1, min(timeout_ms, TIMEOUT_MS_MAX)), self._turn, now)
         request.attempts.append((link, attempt))
+        self._sent_on[link] = None
         request.on_wire = True
         lane.on_wire += 1
         lane.on_wire_ops += request.count

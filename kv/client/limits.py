@@ -23,9 +23,10 @@ class Limits:
     ops_per_request_max: int = 1024
     """More operations of one batch wait for the next request."""
     ops_joined_max: int = 512
-    """Calls are joined up to so many operations. What still waits then follows in a message of its own (by gRPC, in one with
-    whatever is queued): this process makes the next request while the nodes work on this one. Requests of all that waits
-    would take turns with them."""
+    """Calls are joined up to so many operations, and up to half of those without an answer, if that is a request's worth
+    (`pipeline_ops_min`). What still waits then follows in a message of its own (by gRPC, in one with whatever is queued): this
+    process deals with the answers to one half, and makes the next request of it, while the nodes work on the other.
+    Requests of all that waits would take turns with them."""
     request_bytes_max: int = REQUEST_BYTES_MAX - HEADROOM_BYTES
     """More bytes wait for the next request."""
     pipeline_ops_min: int = 64

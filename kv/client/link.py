@@ -83,6 +83,11 @@ class Link:
         self._stream.send(attempt, message.SerializeToString())
         return attempt
 
+    def flush(self) -> None:
+        """Let what was sent leave now, as far as the network takes it."""
+        if self._stream is not None:
+            self._stream.flush()
+
     @property
     def in_flight(self) -> int:
         """Attempts that may still be answered."""

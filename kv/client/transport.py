@@ -23,8 +23,11 @@ class Stream(Protocol):
     def send(self, request_id: int, raw: bytes) -> None:
         """Queue a serialized `kv.v1.PipelineRequest` with one batch; after the end of the stream do nothing.
 
-        What is queued may travel joined: serialized messages one after the other are one message.
+        What is queued may travel joined: serialized messages one after the other are one message. It may stay until `flush`.
         """
+
+    def flush(self) -> None:
+        """Let what is queued leave now, as far as the network takes it. It follows `send` in the same turn of the loop."""
 
     def withdraw(self, request_id: int) -> bool:
         """Take a request out of the queue; return False if it may have left already."""

@@ -207,6 +207,9 @@ class SimStream:
         else:
             self._connection.send(0, raw)
 
+    def flush(self) -> None:
+        """See `Stream`: what is sent leaves at once."""
+
     def withdraw(self, request_id: int) -> bool:
         """See `Stream`."""
         return self._queue.pop(request_id, None) is not None

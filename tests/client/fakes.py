@@ -162,6 +162,9 @@ class FakeStream:
             self._on_way.append(request_id)
             self._loop.call_later(0.001, self._arrive)
 
+    def flush(self) -> None:
+        """What is sent is under way."""
+
     def withdraw(self, request_id: int) -> bool:
         """Take back what has not arrived at the fake network."""
         return self._unsent.pop(request_id, None) is not None

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kv.client.aio import AsyncClient
+from kv.client.direct import DirectConnection
 from kv.direct import PREFACE
 from kv.frames import EMPTY, HEADER
 from tests.client.fakes import Fault
@@ -51,6 +52,27 @@ async def test_messages_take_the_direct_way() -> None:
         assert all(item and item.value == b"v" * 10_000 for item in items)
         assert cluster.fake.messages == over_grpc
         assert len(cluster.fake.partitions[1].applied) == written + 300
+
+
+async def test_a_request_leaves_before_what_else_is_ready_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made and sent in one turn of the loop: others may be ready, many and slow, and the node waits meanwhile."""
+    events: list[str] = []
+    send = DirectConnection.send
+
+    def noted(connection: DirectConnection, message: bytes) -> None:
+        events.append("sent")
+        send(connection, message)
+
+    async with direct_cluster() as (cluster, ways), AsyncClient(cluster.addresses) as client:
+        await write_until_direct(client, ways)
+        monkeypatch.setattr(DirectConnection, "send", noted)
+        loop = asyncio.get_running_loop()
+        put = asyncio.ensure_future(client.put(b"k", b"v"))
+        loop.call_soon(
+            loop.call_soon, events.append, "others"
+        )  # in the turn after that in which `put` is called
+        await put
+        assert events == ["sent", "others"]
 
 
 async def test_an_offer_where_nobody_listens() -> None:

@@ -106,6 +106,44 @@ def test_requests_follow_each_other_in_turns_of_their_own(monkeypatch: pytest.Mo
     play(scenario, limits=Limits(ops_joined_max=3, pipeline_ops_min=1))
 
 
+def test_one_half_leaves_while_the_other_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many calls leave in two requests; and as soon as as much waits as is under way, it leaves, whoever else may call."""
+    sent: list[tuple[int, int]] = []
+    called = 0
+    send = Link.send
+
+    def noted(link: Link, request: Request, timeout_ms: int, turn: int, now: float) -> int:
+        sent.append((called, request.count))
+        return send(link, request, timeout_ms, turn, now)
+
+    async def scenario(client: AsyncClient, _cluster: FakeCluster, _transport: FakeTransport) -> None:
+        nonlocal called
+
+        async def get() -> None:
+            nonlocal called
+            called += 1
+            await client.get(b"a")
+
+        await client.get(b"a")
+        del sent[:]
+        async with asyncio.TaskGroup() as group:
+            for _ in range(256):
+                group.create_task(get())
+        assert sent == [(256, 128), (256, 128)]
+        del sent[:]
+        called = 0
+        async with asyncio.TaskGroup() as group:
+            for count in (64, 100):
+                for _ in range(count):
+                    group.create_task(get())
+                await asyncio.sleep(0.0001)
+        assert sent[:2] == [(64, 64), (128, 64)]
+        assert sum(count for _, count in sent) == 164
+
+    monkeypatch.setattr(Link, "send", noted)
+    play(scenario)
+
+
 def test_a_lone_call_does_not_wait_for_what_keeps_leaving() -> None:
     """Full requests wait for no answers, so there is always one under way; a call of another lane goes all the same."""
 

@@ -75,6 +75,8 @@ class ScriptedStream:
     def send(self, request_id: int, raw: bytes) -> None:
         asyncio.get_running_loop().call_later(0.001, self._answer, request_id)
 
+    def flush(self) -> None: ...
+
     def withdraw(self, request_id: int) -> bool:
         return False
 
