@@ -174,7 +174,7 @@ def bytes_of_stores(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("n1/partitions/*/data.mdb"))
 
 
-@pytest.mark.parametrize("seconds", [10, 0])
+@pytest.mark.parametrize("seconds", [20, 0])
 async def test_a_start_reads_the_stores_before_it_serves(tmp_path: Path, seconds: int) -> None:
     """The first requests find their keys in the page cache; warm_up_s=0 leaves it out."""
     options = {"warm_up_s": seconds}
