@@ -23,8 +23,8 @@ from kv.ids import GroupId
 if TYPE_CHECKING:
     from kv.client.request import Request
 
-RATE_SMOOTHING: Final = 1 / 8
-"""Weight of the newest answer in a lane's rate."""
+RATE_SMOOTHING: Final = 1 / 16
+"""Weight of the newest answer in a lane's rate: twice as many as come in a bunch (`lane_requests_max`) count."""
 
 PASSED_MAX: Final = 256
 """Calls that wait for a key of the request being made, and that others pass, before it is sent as it is."""
@@ -34,7 +34,8 @@ class Lane:
     """The calls of one partition and one route."""
 
     __slots__ = (
-        "_rate",
+        "_interval_s",
+        "_ops",
         "_served_at",
         "avoid",
         "cause",
@@ -79,8 +80,9 @@ class Lane:
         """How the last attempt failed."""
         self.held_until = math.inf
         """Loop time from which it waits for no answers to what others sent; infinite while it does not wait for any."""
-        self._rate = 0.0
-        """Operations a second that were answered while others waited, smoothed; 0: not known."""
+        self._ops = self._interval_s = 0.0
+        """Operations of an answer that came while others waited, and the time since the one before, each smoothed: answers
+        come in bunches, so that the mean of their quotients would be far above the rate. 0: not known."""
         self._served_at: float | None = None
         """When the last answer came, if calls waited then: so long had the lane to serve."""
         self.scheduled = False
@@ -107,9 +109,11 @@ class Lane:
 
     def served(self, ops: int, now: float) -> None:
         """Note an answer to `ops` operations; from those that come while others wait the lane learns its rate."""
-        if self._served_at is not None and now > self._served_at:
-            rate = ops / (now - self._served_at)
-            self._rate = rate if self._rate == 0.0 else self._rate + (rate - self._rate) * RATE_SMOOTHING
+        if self._served_at is not None:
+            interval_s = now - self._served_at
+            weight = RATE_SMOOTHING if self._ops else 1.0
+            self._ops += (ops - self._ops) * weight
+            self._interval_s += (interval_s - self._interval_s) * weight
         self._served_at = now if self.waiting else None
 
     def wait_s(self) -> float:
@@ -117,7 +121,7 @@ class Lane:
 
         What is under way counts too: a node that has more to do than it can keeps most of a queue on its side.
         """
-        return (self.waiting_ops + self.on_wire_ops) / self._rate if self._rate else 0.0
+        return (self.waiting_ops + self.on_wire_ops) * self._interval_s / self._ops if self._ops else 0.0
 
     def put_back(self, calls: Iterable[Call]) -> None:
         """Let `calls` wait again, before all others, in their order."""
