@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -132,14 +133,20 @@ class Transcript:
         )
         words = shlex.split(command, comments=True)
         assert words[0] == "curl", command
-        done = subprocess.run(
-            ["curl", "--silent", *words[1:]],
-            capture_output=True,
-            text=True,
-            timeout=CURL_TIMEOUT_S,
-            check=False,
-        )
-        real = reply_of(done.stdout.splitlines())
+        ends = time.monotonic() + CURL_TIMEOUT_S
+        while True:
+            done = subprocess.run(
+                ["curl", "--silent", *words[1:]],
+                capture_output=True,
+                text=True,
+                timeout=CURL_TIMEOUT_S,
+                check=False,
+            )
+            real = reply_of(done.stdout.splitlines())
+            # That the cluster was ready a moment ago does not say that this node knows every leader now.
+            if "/readyz" not in command or '"error"' not in real.body or time.monotonic() > ends:
+                break
+            time.sleep(0.1)  # another process: there is no event to await
         self._note(reply_of(line.shown), real)
         return command, done.returncode, real
 
