@@ -211,9 +211,8 @@ class NodeConfig(BaseSettings):
     session_results_max: Count = 1024
     session_result_bytes_max: Bytes = 8 * MIB
     map_bytes_initial: Bytes = 1 * GIB
-    warm_up_s: int = Field(
-        default=10, ge=0
-    )  # so long at most a start reads the stores before it serves; 0: not at all
+    # A start reads the stores before it serves, for so long at most; 0: not at all.
+    warm_up_s: int = Field(default=10, ge=0)
     pending_requests_max: Count = 4096  # per partition
     pending_bytes_max: Bytes = 64 * MIB  # per partition
     scan_page_bytes: Bytes = 256 * KIB
