@@ -1,6 +1,6 @@
 """What a start reads of the stores, so that the first requests find their keys in the page cache.
 
-The event loop stands while LMDB waits for a page from the disk, and whole files in order come a hundred times as fast
+The event loop stands while LMDB waits for a page from the disk, and whole files in order come many times as fast
 as pages one by one. Here lives that reading, with its bounds; a start decides whether and for how long.
 """
 
