@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from kv.client.calls import BatchCall
 from kv.client.core import Core
@@ -37,6 +38,9 @@ def split(positions: Sequence[int], rows: Rows, limits: Limits) -> Iterator[tupl
     yield positions[first:], rows.pick(range(first, len(rows)))
 
 
+_Chain: TypeAlias = tuple[Route, GroupId, deque[BatchCall]]
+
+
 class BatchRun:
     """One batch under way."""
 
@@ -52,7 +56,11 @@ class BatchRun:
         self._deadline = deadline
         self._results: list[Result] = [None] * len(rows)
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._alive: set[BatchCall] = set()
+        self._calls: list[BatchCall] = []
+        self._waiting = 0
+        """Calls that have not ended."""
+        self._behind: dict[BatchCall, _Chain] = {}
+        """Of a call that others of its partition follow: where it goes, and they."""
 
     async def run(self, partitions_of: Callable[[Iterable[bytes]], list[GroupId]]) -> list[Result]:
         """Send everything and return the results when the last is there."""
@@ -62,63 +70,60 @@ class BatchRun:
         try:
             await self._future
         finally:
-            for call in self._alive:
-                call.abandon()
+            if self._waiting:
+                for call in self._calls:
+                    call.abandon()
         return self._results
 
     def _start(self, by_partition: Mapping[GroupId, Sequence[int]]) -> None:
-        chains = []
+        limits, results, deadline, ended = self._limits, self._results, self._deadline, self._ended
+        first: list[tuple[Route, GroupId, BatchCall]] = []
         for partition, positions in by_partition.items():
             rows = self._rows.pick(positions)
             route = self._read if rows.reads else self._write
-            calls: deque[BatchCall] = deque()
-            for places, piece in split(positions, rows, self._limits):
-                calls.append(self._call(places, piece, route, partition, calls))
-            chains.append((route, partition, calls))
-            self._alive.update(calls)
-        for route, partition, calls in chains:
-            self._next(route, partition, calls)
-
-    def _call(
-        self,
-        positions: Sequence[int],
-        rows: Rows,
-        route: Route,
-        partition: GroupId,
-        chain: deque[BatchCall],
-    ) -> BatchCall:
-        def end(error: KVError | None) -> None:
-            self._alive.discard(call)
-            if error is None:
-                self._next(route, partition, chain)
+            call = BatchCall(rows, positions, results, deadline, ended)
+            if call.count > limits.ops_per_request_max or call.size > limits.request_bytes_max:
+                chain = deque(
+                    BatchCall(piece, places, results, deadline, ended)
+                    for places, piece in split(positions, rows, limits)
+                )
+                self._calls.extend(chain)
+                call = chain.popleft()
+                self._behind[call] = (route, partition, chain)
             else:
-                self._drop(chain, error)
-            if not self._alive and not self._future.done():
-                self._future.set_result(None)
+                self._calls.append(call)
+            first.append((route, partition, call))
+        self._waiting = len(self._calls)
+        for route, partition, call in first:
+            self._submit(route, partition, call)
 
-        call = BatchCall(rows, positions, self._results, self._deadline, end)
-        return call
-
-    def _next(self, route: Route, partition: GroupId, chain: deque[BatchCall]) -> None:
-        """Send the next piece of a partition, if there is one."""
-        if not chain:
-            return
-        call = chain.popleft()
+    def _submit(self, route: Route, partition: GroupId, call: BatchCall) -> None:
         try:
             self._core.submit(route, partition, call)
         except KVError as error:
             call.fail(error)
 
-    def _drop(self, chain: deque[BatchCall], error: KVError) -> None:
-        """Fail what comes after a failed piece; it was never sent."""
-        dropped = list(chain)
-        chain.clear()  # the end of each of them looks here again
-        rest = Unavailable(
-            f"not sent, because an earlier operation of the batch failed with {error.reason}: {error.message}",
-            metadata={"cause": error.reason},
-        )
-        for call in dropped:
-            call.fail(fresh(rest))
+    def _ended(self, call: BatchCall, error: KVError | None) -> None:
+        self._waiting -= 1
+        if self._behind:
+            behind = self._behind.pop(call, None)
+            if behind is not None:
+                self._go_on(behind, error)
+        if not self._waiting and not self._future.done():
+            self._future.set_result(None)
+
+    def _go_on(self, behind: _Chain, error: KVError | None) -> None:
+        """Send the next piece of a partition, if there is one; after a failure none, they were never sent."""
+        route, partition, chain = behind
+        if error is not None:
+            text = f"not sent, because an earlier operation of the batch failed with {error.reason}: {error.message}"
+            rest = Unavailable(text, metadata={"cause": error.reason})
+            for call in chain:  # they are behind nobody any more, so that none of them comes here again
+                call.fail(fresh(rest))
+        elif chain:
+            call = chain.popleft()
+            self._behind[call] = behind
+            self._submit(route, partition, call)
 
 
 def _by_partition(partitions: Sequence[GroupId]) -> Mapping[GroupId, Sequence[int]]:

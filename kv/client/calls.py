@@ -353,9 +353,9 @@ class BatchCall(Call):
         positions: Sequence[int],
         results: MutableSequence[Result],
         deadline: float,
-        on_end: Callable[[KVError | None], None],
+        on_end: Callable[[BatchCall, KVError | None], None],
     ) -> None:
-        """Write the results into `results` at `positions`, then call `on_end` once, with the failure if any."""
+        """Write the results into `results` at `positions`, then call `on_end` once, with itself and the failure if any."""
         self._take(rows, positions)
         self.deadline = deadline
         self._results = results
@@ -440,7 +440,7 @@ class BatchCall(Call):
     def _end(self, error: KVError | None) -> None:
         if not self._done:
             self._done = True
-            self._on_end(error)
+            self._on_end(self, error)
 
 
 BareCall: TypeAlias = PutCall | GetCall

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from operator import itemgetter
+from typing import Final, cast
 
 from kv.client.columns import Column
 from kv.client.operations import OPERATION_OVERHEAD_BYTES, check_op, op_size
 from kv.client.types import Get, Op, Put
 from kv.ids import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
+ITEMS_MIN: Final = 2
+"""`itemgetter` gives a tuple from here on, and of less one item alone."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Rows:
-    """Operations that can be sent, in their order."""
+    """Operations that can be sent, in their order (not frozen: one is built for each partition of a batch)."""
 
     ops: Sequence[Op]
     keys: Sequence[bytes]
@@ -36,11 +40,15 @@ class Rows:
         """Return those at the positions, which ascend."""
         if len(positions) == len(self.ops):
             return self
-        ops = [self.ops[position] for position in positions]
-        keys = [self.keys[position] for position in positions]
+        if len(positions) < ITEMS_MIN:
+            picked = slice(positions[0], positions[0] + 1) if positions else slice(0)
+            ops, keys, values = self.ops[picked], self.keys[picked], self.values[picked]
+        else:
+            pick = itemgetter(*positions)  # one for all columns, and no Python for each row
+            ops, keys = pick(self.ops), pick(self.keys)
+            values = pick(self.values) if self.values else ()
         if self.column is None:
             return _columns_of(ops) or Rows(ops, keys, (), None)
-        values = [self.values[position] for position in positions] if self.values else ()
         return Rows(ops, keys, values, self.column)
 
     def after(self, count: int) -> Rows:
@@ -58,7 +66,9 @@ class Rows:
     @property
     def reads(self) -> bool:
         """Whether they only read."""
-        return self.column is Column.GETS or all(isinstance(op, Get) for op in self.ops)
+        if self.column is not None:
+            return self.column is Column.GETS
+        return all(isinstance(op, Get) for op in self.ops)
 
 
 def rows_of(ops: Sequence[Op]) -> Rows:
