@@ -101,6 +101,8 @@ class Core:
         self._due: list[Lane] = []
         self._sent_on: dict[Link, None] = {}
         """Links on which something was sent that has not left."""
+        self._next_after_answers: dict[Lane, None] = {}
+        """Lanes that go on when the answers that came with theirs have been dealt with, in order."""
         self._request_ops_min = limits.pipeline_ops_min
         self._turn = 0
         """Counts the turns in which lanes are looked at; see `kv.client.gate`."""
@@ -305,7 +307,13 @@ class Core:
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = Link(
-                address, self._transport, self._on_answer, self._on_broken, self._on_open, self._loop.time
+                address,
+                self._transport,
+                self._on_answer,
+                self._on_dealt,
+                self._on_broken,
+                self._on_open,
+                self._loop.time,
             )
         return link
 
@@ -407,7 +415,13 @@ class Core:
     def _succeeded(self, request: Request, response: kv_pb2.BatchResponse) -> None:
         lane = request.lane
         lane.served(request.count, self._loop.time())
-        self._finish(request)
+        self._end(request)
+        if lane.fills_request(self._limits):
+            self._schedule(lane)
+        else:
+            # Not before the answers are dealt with: whom they wake calls again at once, and would wait for what left before
+            # them, as those would for them. A few callers part into two such groups, and stay parted.
+            self._next_after_answers[lane] = None
         lane.failures, lane.avoid, lane.cause = 0, None, None
         proofs = proofs_of(response, lane.partition, write=lane.write)
         self._learn(lane, proofs[0])
@@ -495,8 +509,21 @@ class Core:
             request.lane.on_wire -= 1
             request.lane.on_wire_ops -= request.count
 
+    def _on_dealt(self) -> None:
+        """All answers of a message were dealt with: those whom they woke call before the lanes are looked at."""
+        lanes, self._next_after_answers = self._next_after_answers, {}
+        for lane in lanes:
+            if lane.waiting:
+                self._schedule(lane)
+
     def _finish(self, request: Request) -> None:
-        """End the request: nothing of it is sent or heard any more, and its sequence is acknowledged or set aside."""
+        """End the request, and let the lane go on."""
+        self._end(request)
+        if request.lane.waiting:
+            self._schedule(request.lane)
+
+    def _end(self, request: Request) -> None:
+        """Nothing of the request is sent or heard any more, and its sequence is acknowledged or set aside."""
         self._requests.pop(request, None)
         self._off_wire(request)
         for link, attempt in request.attempts:
@@ -512,8 +539,6 @@ class Core:
             self._sessions.set_aside(lane.partition, request.session, request.sequence)
         elif request.session is not None:
             request.session.end(request.sequence)
-        if lane.waiting:
-            self._schedule(lane)
 
 
 def _cancel(lane: Lane) -> None:

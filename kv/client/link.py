@@ -25,6 +25,7 @@ class Link:
         "_now",
         "_on_answer",
         "_on_broken",
+        "_on_dealt",
         "_on_open",
         "_requests",
         "_stream",
@@ -40,6 +41,7 @@ class Link:
         address: str,
         transport: Transport,
         on_answer: OnAnswer,
+        on_dealt: Callable[[], None],
         on_broken: Callable[[Link], None],
         on_open: Callable[[Link], None],
         now: Callable[[], float],
@@ -50,6 +52,7 @@ class Link:
             address: where the node listens.
             transport: opens streams.
             on_answer: called once for each attempt that was not forgotten.
+            on_dealt: called behind the answers that came in one message.
             on_broken: called when a stream lost some.
             on_open: called when the gate opens while lanes are held.
             now: loop time in seconds.
@@ -62,6 +65,7 @@ class Link:
         """Opens the gate for those that are held, if no answer does."""
         self._transport = transport
         self._on_answer = on_answer
+        self._on_dealt = on_dealt
         self._on_broken = on_broken
         self._on_open = on_open
         self._now = now
@@ -126,12 +130,15 @@ class Link:
         return stream
 
     def _reply(self, response: kv_pb2.PipelineResponse) -> None:
-        for reply in response.replies:
-            request = self._take(reply.id)
-            if request is None:
-                continue  # it was forgotten: answered by another attempt, or nobody waits any more
-            outcome = from_proto(reply.error) if reply.HasField("error") else reply.batch
-            self._on_answer(self, reply.id, request, outcome)
+        try:
+            for reply in response.replies:
+                request = self._take(reply.id)
+                if request is None:
+                    continue  # it was forgotten: answered by another attempt, or nobody waits any more
+                outcome = from_proto(reply.error) if reply.HasField("error") else reply.batch
+                self._on_answer(self, reply.id, request, outcome)
+        finally:
+            self._on_dealt()
         self._tell_open()  # behind the answers, so that what their callers send next travels with what was held
 
     def _answer_all(self, error: KVError, unsent: Collection[int]) -> None:

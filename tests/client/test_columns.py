@@ -131,7 +131,7 @@ def test_level_all_fails_each_row() -> None:
 def test_each_row_becomes_its_own_answer(rows: list[tuple[int, int, bool]]) -> None:
     """What was found for a key has this key's revisions, version and evidence; revision 0 is nothing found."""
     keys = [b"k%d" % place for place in range(len(rows))]
-    calls = [BatchCall(rows_of([Get(key) for key in keys]), range(len(keys)), [], 0.0, lambda _: None)]
+    calls = [BatchCall(rows_of([Get(key) for key in keys]), range(len(keys)), [], 0.0, lambda *_: None)]
     many = kv_pb2.GetManyResult(
         values=[b"v%d" % revision for revision, _, _ in rows],
         create_revisions=[int(old) for _, _, old in rows],

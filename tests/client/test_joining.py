@@ -45,6 +45,43 @@ def test_what_is_called_during_a_request_becomes_the_next() -> None:
     play(scenario)
 
 
+def test_callers_who_were_parted_once_travel_together_again() -> None:
+    """Who was answered calls again before those leave who waited meanwhile: two groups do not take turns for ever."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+
+        async def caller(number: int) -> None:
+            await asyncio.sleep(0 if number == 0 else 0.0001)
+            for _ in range(10):
+                await client.put(b"k%d" % number, b"v")
+
+        await asyncio.gather(*(caller(number) for number in range(8)))
+        assert cluster.partitions[1].batch_sizes[2:] == [1, *[8] * 9, 7]
+
+    play(scenario)
+
+
+def test_callers_of_several_partitions_travel_together_again() -> None:
+    """The same where their answers come in one message: no partition of it goes on before all of them are dealt with."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        keys = [b"k%d" % number for number in range(64)]
+        await client.batch([Put(key, b"1") for key in keys])
+        before = sum(len(partition.batch_sizes) for partition in cluster.partitions.values())
+
+        async def caller(number: int) -> None:
+            await asyncio.sleep(0 if number % 2 == 0 else 0.0001)
+            for _ in range(10):
+                await client.put(keys[number], b"v")
+
+        await asyncio.gather(*(caller(number) for number in range(64)))
+        after = sum(len(partition.batch_sizes) for partition in cluster.partitions.values())
+        assert after - before <= 12 * len(cluster.partitions)
+
+    play(scenario, partitions=4)
+
+
 def test_two_writes_of_one_key_never_travel_together() -> None:
     """Writes of one request share a revision: with one request each, the revision names the caller's own write."""
 
