@@ -192,7 +192,7 @@ class NodeConfig(BaseSettings):
     # By which part of its rate any clock may run fast or slow; LEASE relies on it, nothing else does.
     clock_drift_max: float = Field(default=0.05, ge=0.0, lt=1.0, allow_inf_nan=False)
     segment_bytes: Bytes = 64 * MIB
-    log_cache_bytes_max: Bytes = 4 * MIB  # per group
+    log_cache_bytes_max: Bytes = 8 * MIB  # per group
     log_cache_total_bytes_max: Bytes = 16 * MIB  # per node, looked at each second
     log_retain_bytes: Bytes = 16 * MIB  # per group
     log_retain_entries: Count = 10_000  # per group

@@ -37,6 +37,7 @@ from kv.errors import KVError, Unavailable
 from kv.identity import DataDirectory, write_durably
 from kv.ids import GroupId, NodeId
 from kv.internal.v1 import peer_pb2
+from kv.partition import heap
 from kv.partition.store import STORE_FILE, StoreError
 from kv.partition.warm import memory_for_pages, warm_up
 from kv.raft.files import OsFiles
@@ -303,6 +304,7 @@ async def _run(config: NodeConfig, make_http: MakeHttpServer | None) -> int:
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
+    heap.keep_blocks()
     await _warm_up(config, stopping)
     if stopping.is_set():
         return 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from kv.direct import PREFACE, Offer
-from kv.frames import BadFrame, FrameReader, frame_of
+from kv.frames import BadFrame, FrameReader, frame_of, write_frame
 
 ACCEPT_TIMEOUT_S: Final = 1.0
 """An offer that has not led to a connection by then is forgotten: the stream goes on over gRPC."""
@@ -89,7 +89,7 @@ class DirectConnection(asyncio.Protocol):
     def send(self, message: bytes) -> None:
         """Hand a message to the socket."""
         if self._transport is not None:
-            self._transport.write(frame_of(message))
+            write_frame(self._transport, (message,))
 
     def abort(self) -> None:
         """End the connection."""

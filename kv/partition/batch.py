@@ -168,6 +168,11 @@ def decode_batch(raw: bytes) -> Batch:
         message = kv_pb2.BatchRequest.FromString(raw)
     except DecodeError as error:
         raise InvalidArgument(f"the batch does not parse: {error}") from error
+    return batch_of(message)
+
+
+def batch_of(message: kv_pb2.BatchRequest) -> Batch:
+    """Check a batch that was parsed. Raises as `decode_batch` does."""
     listed = message.operations
     if len(listed) > BATCH_OPERATIONS_MAX:
         raise _too_many(len(listed))

@@ -32,10 +32,10 @@ from kv.errors import (
     Unavailable,
     WrongPartition,
 )
-from kv.internal.v1 import log_pb2
 from kv.partition.answers import Answers
 from kv.partition.batch import Batch, decode_again, decode_batch
 from kv.partition.checkpoint import Checkpoint
+from kv.partition.command import decode_command, encode_command
 from kv.partition.evidence import Witness
 from kv.partition.limits import checkpoint_limits, session_limits
 from kv.partition.machine import Outcome, apply_command
@@ -261,9 +261,10 @@ class Replica:
         requests = self._queue.take_command(limit)
         more = room > 1 and bool(self._queue.writes)
         time_ms = max(self._at.time_ms, self._proposed_time_ms, self._wall_ms())
-        command = log_pb2.Command(time_ms=time_ms, batches=[request.raw for request in requests])
         try:
-            index = self.raft.propose(ENTRY_PREFIX + command.SerializeToString(), more=more)
+            index = self.raft.propose(
+                encode_command(time_ms, [request.raw for request in requests]), more=more
+            )
         except KVError as error:
             self._answers.refused(requests, error)
             return
@@ -340,7 +341,10 @@ class Replica:
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
         assert data[:1] == ENTRY_PREFIX, "an entry begins with its prefix"
         ours = self._proposals.find(index, term)
-        time_ms, batches = self._decode(data, ours)
+        if ours is None:
+            time_ms, batches = decode_command(data)
+        else:
+            time_ms, batches = ours.time_ms, [request.batch for request in ours.requests]
         # the new leader's clock may be behind the old one's: time stands still, it never goes back
         time_ms = max(self._at.time_ms, time_ms)
         state = RememberingView(self._store, self._snapshots) if self._snapshots.opened else self._store
@@ -355,14 +359,6 @@ class Replica:
                 self._answers.applied(proposal.requests, outcomes, index, term)
             else:
                 self._lose(proposal)
-
-    def _decode(self, data: bytes, ours: Proposal | None) -> tuple[int, list[Batch]]:
-        if ours is not None:
-            return ours.time_ms, [request.batch for request in ours.requests]
-        if len(data) == len(ENTRY_PREFIX):
-            return 0, []
-        command = log_pb2.Command.FromString(data[len(ENTRY_PREFIX) :])
-        return command.time_ms, [decode_batch(raw) for raw in command.batches]
 
     def _lose(self, proposal: Proposal) -> None:
         """Answer a proposal whose index another committed entry took: it did not happen and will not."""

@@ -29,8 +29,10 @@ class Appends:
     def on_append(self, message: raft_pb2.RaftMessage) -> None:
         """A leader sent entries, or a heartbeat without any."""
         group, append = self._group, message.append
-        terms = [entry.term for entry in append.entries]
-        if not group.is_from_leader(message) or not self._may_store(append, terms, message.term):
+        # Each once: what is read of a message is a copy.
+        parts = [(entry.term, entry.data) for entry in append.entries]
+        terms = [term for term, _ in parts]
+        if not group.is_from_leader(message) or not self._may_store(append, parts, terms, message.term):
             return
         plan = plan_append(
             group.journal,
@@ -47,8 +49,8 @@ class Appends:
             return
         entries: list[Entry] = []
         if plan.skip is not None:
-            kept = append.entries[plan.skip :]
-            entries = [(entry.data, plan.prev + 1 + i, entry.term) for i, entry in enumerate(kept)]
+            kept = parts[plan.skip :]
+            entries = [(data, plan.prev + 1 + i, term) for i, (term, data) in enumerate(kept)]
         self._reply_as = plan
         group.core.append(
             message.sender, message.term, plan.prev, plan.prev_term, entries, plan.commit, group.now
@@ -66,18 +68,23 @@ class Appends:
             and message.sender == core.leader
         )
 
-    def _may_store(self, append: raft_pb2.Append, terms: Sequence[int], leader_term: int) -> bool:
+    def _may_store(
+        self,
+        append: raft_pb2.Append,
+        parts: Sequence[tuple[int, bytes]],
+        terms: Sequence[int],
+        leader_term: int,
+    ) -> bool:
         """Rule 13, and no new entries while the log cannot be written."""
         group = self._group
-        if group.suspended and append.entries:
+        if group.suspended and parts:
             return False
         if not group.rules.entry_limits:
             return True
         if not terms:
             return append.prev_term <= leader_term
         bytes_max = group.config.entry_bytes_max
-        for entry in append.entries:
-            data = entry.data
+        for _, data in parts:
             if data[:1] != ENTRY_PREFIX or len(data) > bytes_max:
                 return False
         return could_be_a_log(append.prev_term, terms, leader_term)

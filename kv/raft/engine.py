@@ -56,8 +56,8 @@ class Shell(Protocol):
 class Links(Protocol):
     """The connections to the peers."""
 
-    def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
-        """Send, or lose if the peer is not connected. Never blocks, never raises."""
+    def send(self, peer: str, messages: Sequence[bytes], bulk: bool) -> None:
+        """Send serialized messages, or lose them if the peer is not connected. Never blocks, never raises."""
 
 
 class Engine:
@@ -241,14 +241,17 @@ class Engine:
     def _release(self, groups: Iterable[Group]) -> None:
         """Sends what the durable log allows, one hand-over for each peer."""
         durable = self.wal.durable_seq
-        quick: dict[str, list[raft_pb2.RaftMessage]] = {}
-        bulk: dict[str, list[raft_pb2.RaftMessage]] = {}
+        quick: dict[str, list[bytes]] = {}
+        bulk: dict[str, list[bytes]] = {}
         for group in groups:
             if group.outbox.empty:
                 continue
+            last, raw = None, b""
             for outgoing in group.outbox.take(durable):
+                if outgoing.message is not last:  # an append is one message for all followers, mostly
+                    last, raw = outgoing.message, outgoing.message.SerializeToString()
                 lane = bulk if outgoing.bulk else quick
-                lane.setdefault(outgoing.peer, []).append(outgoing.message)
+                lane.setdefault(outgoing.peer, []).append(raw)
         for peer, messages in quick.items():
             self._sent += len(messages)
             self._links.send(peer, messages, False)
@@ -257,7 +260,7 @@ class Engine:
 
     def _send_beat(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
         self._sent += len(messages)
-        self._links.send(peer, messages, bulk)
+        self._links.send(peer, [message.SerializeToString() for message in messages], bulk)
 
     def _flush(self) -> None:
         if self._flushing or self._stopped:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kv.frames import EMPTY
-from kv.internal.v1 import peer_pb2, raft_pb2
+from kv.internal.v1 import peer_pb2
 
 PREFACE: Final = b"KVR1"
 """The first bytes of a connection, both ways. The digit is the version of the format."""
@@ -22,17 +22,21 @@ _VARINT: Final = 0x80
 _LENGTHS: Final = [bytes((_MESSAGES, length)) for length in range(_VARINT)]
 
 
-def payload_of(messages: Iterable[raft_pb2.RaftMessage]) -> bytes:
-    """Return the serialized `RaftFrame` of the messages.
+def pieces_of(messages: Iterable[bytes]) -> list[bytes]:
+    """Return the pieces of the serialized `RaftFrame` of serialized messages.
 
     Written by hand: protobuf copies each message into the frame first, by writing and reading it once more.
     """
-    parts: list[bytes] = []
+    pieces: list[bytes] = []
     for message in messages:
-        raw = message.SerializeToString()
-        length = len(raw)
-        parts += (_LENGTHS[length] if length < _VARINT else _long(length), raw)
-    return b"".join(parts)
+        length = len(message)
+        pieces += (_LENGTHS[length] if length < _VARINT else _long(length), message)
+    return pieces
+
+
+def payload_of(messages: Iterable[bytes]) -> bytes:
+    """Return the pieces joined."""
+    return b"".join(pieces_of(messages))
 
 
 def _long(length: int) -> bytes:

@@ -14,7 +14,10 @@ from kv.internal.v1 import raft_pb2
 
 @dataclass(slots=True)
 class Outgoing:
-    """A message and the sequence number of the log record that must be durable before it leaves."""
+    """A message and the sequence number of the log record that must be durable before it leaves.
+
+    Several may have the same message, each for another peer: nobody changes it.
+    """
 
     after: int
     peer: str
@@ -29,6 +32,8 @@ class _Tail:
     outgoing: Outgoing
     end: int
     size: int
+    own: bool = False
+    """Whether its message is a copy that may be added to."""
 
 
 class Outbox:
@@ -68,8 +73,17 @@ class Outbox:
         ):
             return False
         before = tail.outgoing.message.append
-        before.entries.extend(append.entries)
-        before.commit_index = max(before.commit_index, append.commit_index)
+        if not before.entries and append.commit_index >= before.commit_index:
+            # It says all that the heartbeat before it said.
+            tail.outgoing.message, tail.own = outgoing.message, False
+        else:
+            if not tail.own:
+                copy = raft_pb2.RaftMessage()
+                copy.CopyFrom(tail.outgoing.message)
+                tail.outgoing.message, tail.own = copy, True
+                before = copy.append
+            before.entries.extend(append.entries)
+            before.commit_index = max(before.commit_index, append.commit_index)
         tail.outgoing.after = max(tail.outgoing.after, outgoing.after)
         tail.end += len(append.entries)
         tail.size += size

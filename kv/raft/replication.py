@@ -35,6 +35,9 @@ is told of at once."""
 INTERVAL_SMOOTHING = 1 / 4
 """Weight of the newest interval between appends with entries."""
 
+_Head = tuple[int, int, int, int]
+"""What an append says beside its entries: the leader's term, prev_index, prev_term and commit_index."""
+
 
 class Replication:
     """One group's book of its followers, for the term that it leads."""
@@ -56,6 +59,8 @@ class Replication:
         """Peers that are still to be told of a commit, and the entry (index, term) on which the append stands."""
         self._notices_since = group.now
         """When the first of them began to wait."""
+        self._made: dict[_Head, tuple[Sequence[tuple[int, bytes]], raft_pb2.RaftMessage]] = {}
+        """Appends with entries that are not durable here: mostly all followers get the same."""
 
     def behind(self, index: int) -> tuple[str, ...]:
         """Leader: the members that have not proved in this term that their disk holds the log up to `index`."""
@@ -78,6 +83,7 @@ class Replication:
     def after_sync(self) -> None:
         """Our own copies became durable: followers' copies may count now (rule 6)."""
         group = self._group
+        self._made.clear()
         if group.core.is_leader and self.book_term == group.term:
             for peer, next_index in self._acks.after_sync(group.journal.durable_index):
                 group.core.acknowledged(peer, next_index, group.now)
@@ -243,13 +249,26 @@ class Replication:
         group = self._group
         self._sent_at[peer], self._told[peer] = group.now, commit
         self._notices.pop(peer, None)
+        group.post(peer, self._made_append(prev, prev_term, parts, commit), size=size)
+
+    def _made_append(
+        self, prev: int, prev_term: int, parts: Sequence[tuple[int, bytes]], commit: int
+    ) -> raft_pb2.RaftMessage:
+        """Return the message; the one that was made for another follower, if that is the same."""
+        group = self._group
+        head = (group.core.term, prev, prev_term, commit)
+        made = self._made.get(head)
+        if made is not None and made[0] == parts:
+            return made[1]
         message = group.envelope()
         append = message.append
         append.prev_index, append.prev_term, append.commit_index = prev, prev_term, commit
         add = append.entries.add
         for term, data in parts:
             add(term=term, data=data)
-        group.post(peer, message, size=size)
+        if parts and prev + len(parts) > self._carried_last:
+            self._made[head] = parts, message
+        return message
 
     def _new_book(self) -> None:
         """A new term of ours begins: what was proved or sent in another counts for nothing."""

@@ -21,9 +21,9 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from kv.config import parse_address
-from kv.frames import BadFrame, FrameReader, frame_of
+from kv.frames import BadFrame, FrameReader, write_frame
 from kv.internal.v1 import peer_pb2, raft_pb2
-from kv.raft.frames import KEEPALIVE, PREFACE, payload_of
+from kv.raft.frames import KEEPALIVE, PREFACE, pieces_of
 
 LINK_QUEUE_BYTES_MAX = 64 << 20
 """Messages that wait for one connection; beyond it the connection is reset, since Raft repairs loss and not silence."""
@@ -73,7 +73,7 @@ class Lane:
     def __init__(self, peer: str, bulk: bool) -> None:
         self.peer, self.bulk = peer, bulk
         self.connection: Connection | None = None
-        self._waiting: list[raft_pb2.RaftMessage] = []
+        self._waiting: list[bytes] = []
         self._bytes = 0
 
     def attach(self, connection: Connection) -> None:
@@ -94,16 +94,16 @@ class Lane:
     def _clear(self) -> None:
         self._waiting, self._bytes = [], 0
 
-    def send(self, messages: Sequence[raft_pb2.RaftMessage]) -> None:
+    def send(self, messages: Sequence[bytes]) -> None:
         """Send messages, or keep them while the socket takes nothing; without a connection they are lost."""
         connection = self.connection
         if connection is None:
             return
         if not self._waiting and connection.writable and len(messages) == 1:
-            connection.send_payload(payload_of(messages))  # nearly always; its size is looked at there
+            connection.send_payload(pieces_of(messages))  # nearly always; its size is looked at there
             return
         self._waiting.extend(messages)
-        self._bytes += sum(message.ByteSize() for message in messages)
+        self._bytes += sum(map(len, messages))
         if self._bytes > LINK_QUEUE_BYTES_MAX:
             log.warning("link reset: its queue is full", peer=self.peer, bulk=self.bulk)
             connection.abort()
@@ -114,16 +114,16 @@ class Lane:
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""
         while self._waiting and self.connection is not None and self.connection.writable:
-            self.connection.send_payload(payload_of(self._take()))
+            self.connection.send_payload(pieces_of(self._take()))
 
-    def _take(self) -> list[raft_pb2.RaftMessage]:
+    def _take(self) -> list[bytes]:
         """Take as many messages as one frame should hold, at least one."""
         if self._bytes <= FRAME_BYTES_MAX:
             taken, self._waiting, self._bytes = self._waiting, [], 0
             return taken
         size = count = 0
         while count < len(self._waiting) and (count == 0 or size < FRAME_BYTES_MAX):
-            size += self._waiting[count].ByteSize()
+            size += len(self._waiting[count])
             count += 1
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         self._bytes -= size
@@ -203,12 +203,12 @@ class Connection(asyncio.Protocol):
 
     def send(self, frame: peer_pb2.RaftFrame) -> None:
         """Hand a frame to the socket."""
-        self.send_payload(frame.SerializeToString())
+        self.send_payload((frame.SerializeToString(),))
 
-    def send_payload(self, payload: bytes) -> None:
-        """Hand a serialized frame to the socket."""
+    def send_payload(self, pieces: Sequence[bytes]) -> None:
+        """Hand the pieces of a serialized frame to the socket."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame_of(payload))
+            write_frame(self._transport, pieces)
             self.sent_at = self._loop.time()
 
     def keep_alive(self, now: float) -> None:
@@ -320,7 +320,7 @@ class PeerLinks:
         for connection in connections:
             await connection.ended.wait()
 
-    def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
+    def send(self, peer: str, messages: Sequence[bytes], bulk: bool) -> None:
         """See `kv.raft.engine.Links`."""
         lane = self._lanes.get((peer, bulk))
         if lane is not None:

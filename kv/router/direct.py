@@ -14,7 +14,7 @@ import structlog
 
 from kv.direct import PREFACE, TOKEN_BYTES, Offer
 from kv.errors import KVError, Unavailable
-from kv.frames import EMPTY, BadFrame, FrameReader, frame_of
+from kv.frames import EMPTY, BadFrame, FrameReader, write_frame
 from kv.router.limits import PUBLIC_MESSAGE_BYTES_MAX
 from kv.router.pipeline import Pipeline
 
@@ -134,7 +134,7 @@ class DirectConnection(asyncio.Protocol):
         if pipeline is None or transport is None:
             return
         while self._writable and (message := pipeline.take_out()) is not None:
-            transport.write(frame_of(message))
+            write_frame(transport, (message,))
         self._pace()
 
     def _pace(self) -> None:

@@ -77,9 +77,10 @@ class Stage:
         self._mutant.started(node)
         send = node.links.send
 
-        def held(peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
+        def held(peer: str, raws: Sequence[bytes], bulk: bool) -> None:
+            messages = [raft_pb2.RaftMessage.FromString(raw) for raw in raws]
             ours = [one for one in messages if self._holds(one)]
-            others = [one for one in messages if not self._holds(one)]
+            others = [raw for raw, one in zip(raws, messages, strict=True) if not self._holds(one)]
             self._held.setdefault((node.name, peer), []).extend(ours)
             if others:
                 send(peer, others, bulk)

@@ -76,7 +76,7 @@ class RaftLinks:
                 self._dial(peer, False)
                 self._dial(peer, True)
 
-    def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
+    def send(self, peer: str, messages: Sequence[bytes], bulk: bool) -> None:
         """See `Links`."""
         if self._lossy:
             target, take = self._targets[peer]

@@ -13,12 +13,13 @@ from google.protobuf.message import DecodeError
 
 from kv.errors import KVError
 from kv.internal.v1 import log_pb2
-from kv.partition.batch import Batch, decode_batch
+from kv.partition.batch import Batch
+from kv.partition.command import decode_command
 from kv.partition.machine import Outcome, apply_command
 from kv.partition.partition import Replica
 from kv.partition.session import SessionLimits, SessionTable
 from kv.partition.store import Store
-from kv.raft.api import BOOTSTRAP_INDEX
+from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX
 from kv.v1 import kv_pb2
 from tests.fuzz.engine import Check, Target, plain
 from tests.fuzz.mutate import Field, mutate_message, parse, serialize
@@ -128,11 +129,10 @@ class Machine:
         """The outcomes of a command, or why a replica stops at it."""
         self.index += 1
         try:
-            found = log_pb2.Command.FromString(command)
-            decoded = [decode_batch(raw) for raw in found.batches]
+            time_ms, decoded = decode_command(ENTRY_PREFIX + command)
             if any(not one.writes for one in decoded):
                 return "a batch that only reads"  # never proposed, see Replica._pump
-            self.time_ms = max(self.time_ms, found.time_ms)
+            self.time_ms = max(self.time_ms, time_ms)
             outcomes = apply_command(self.state, self.sessions, self.index, self.time_ms, decoded)
         except (DecodeError, KVError) as error:
             return repr(error)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,9 +190,13 @@ def test_an_interrupted_demo_stops_its_nodes() -> None:
         demo.stdin.write(b"help\n")
         demo.stdin.flush()
         shown = b""
-        while b"stop the nodes and leave" not in shown:  # the prompt answered, so it waits for the next line
+        while b"stop the nodes and leave" not in shown:
             shown += demo.stdout.readline()
         address = shown.split(b"kv://")[1].split()[0].decode()
+        # CPython looks for signals before it reads a line, and reads it in another call: a signal between the two is
+        # acted on when the line has come. So it is sent when the read waits.
+        while Path(f"/proc/{demo.pid}/syscall").read_text(encoding="ascii").split()[1:2] != ["0x0"]:
+            time.sleep(0.01)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(20) == 130
     with pytest.raises(Unavailable):

@@ -49,3 +49,33 @@ def test_large_blocks_are_untouched_after_one_was_freed() -> None:
     told = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True).stdout
     grown, limit = map(int, told.split())
     assert grown < limit
+
+
+KEPT = """
+import resource
+from kv.partition import heap
+from tests.partition.test_heap import resident_bytes
+
+def faults(size):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        block = bytearray(b"x") * size
+        other = bytes(block)
+        del block, other
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+heap.keep_blocks()
+bytearray(b"x") * heap.KEPT_BYTES_MAX
+faults(1 << 20)
+small, large = faults(1 << 20), faults(heap.KEPT_BYTES_MAX)
+heap.trim()
+print(small, large, resident_bytes())
+"""
+
+
+def test_blocks_of_large_values_are_kept() -> None:
+    """A copy of 1 MiB does not begin with a page fault for each of its pages; larger blocks are mapped as ever."""
+    told = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True).stdout
+    small, large, _ = map(int, told.split())
+    pages = 256  # of 4 KiB in 1 MiB
+    assert small < pages < 50 * pages < large

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 import pytest
 
@@ -406,3 +407,22 @@ def test_a_segment_that_cannot_be_removed_is_fatal(monkeypatch: pytest.MonkeyPat
     node.disk.sync_directory_error = errno.EIO
     world.wait(lambda: bool(node.fatal))
     assert isinstance(node.fatal[0], OSError)
+
+
+def test_all_followers_are_sent_the_same_append() -> None:
+    """It is made and serialized once, however many it goes to."""
+    world = cluster(5)
+    head = leader(world)
+    world.run(1.0)
+    sent: dict[str, list[bytes]] = {}
+    send = head.send
+
+    def note(peer: str, messages: Sequence[bytes], bulk: bool) -> None:
+        sent.setdefault(peer, []).extend(messages)
+        send(peer, messages, bulk)
+
+    vars(head)["send"] = note
+    head.propose("a")
+    world.run(LATENCY_S / 2)
+    assert sorted(sent) == [node.name for node in followers(world, head)]
+    assert len({id(messages[0]) for messages in sent.values()}) == 1

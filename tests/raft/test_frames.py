@@ -36,7 +36,8 @@ def test_a_payload_is_the_frame_of_its_messages(
 ) -> None:
     """The bytes are those that protobuf writes for a frame of these messages, whatever their lengths."""
     messages.append(raft_pb2.RaftMessage(sender="x" * more_bytes))
-    assert payload_of(messages) == peer_pb2.RaftFrame(messages=messages).SerializeToString()
+    raws = [message.SerializeToString() for message in messages]
+    assert payload_of(raws) == peer_pb2.RaftFrame(messages=messages).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -45,4 +46,5 @@ def test_a_payload_is_the_frame_of_its_messages(
 def test_a_payload_says_how_long_each_message_is(length: int) -> None:
     """At each number of bytes that a length takes, the messages are read back as they were."""
     message = raft_pb2.RaftMessage(sender="x" * length)
-    assert list(peer_pb2.RaftFrame.FromString(payload_of([message, message])).messages) == [message, message]
+    payload = payload_of([message.SerializeToString()] * 2)
+    assert list(peer_pb2.RaftFrame.FromString(payload).messages) == [message, message]

@@ -113,3 +113,15 @@ def test_the_entries_for_a_peer_leave_in_order(posts: list[tuple[int, int, bool]
         left += [entry.data for o in outbox.take(durable) for entry in o.message.append.entries]
     left += [entry.data for o in outbox.take(1) for entry in o.message.append.entries]
     assert left == [b"\x01%d" % (index + 1) for index in range(prev)]
+
+
+def test_what_is_joined_to_a_message_goes_to_its_own_peer_only() -> None:
+    """Two peers may be sent the same message: what is added for the one is not added for the other."""
+    outbox = Outbox(LIMIT)
+    first = append(1, 1)
+    outbox.post(first, 10)
+    outbox.post(Outgoing(0, "c", first.message, False), 10)
+    outbox.post(append(2, 1), 10)
+    outbox.post(append(3, 1), 10)
+    left = {o.peer: [entry.data for entry in o.message.append.entries] for o in outbox.take(0)}
+    assert left == {"b": [b"\x012", b"\x013", b"\x014"], "c": [b"\x012"]}

@@ -140,10 +140,10 @@ async def pair() -> AsyncIterator[Pair]:
     await second.close()
 
 
-def numbered(number: int, size: int = 0) -> raft_pb2.RaftMessage:
-    """A message that can be told from others."""
+def numbered(number: int, size: int = 0) -> bytes:
+    """A serialized message that can be told from others."""
     chunk = raft_pb2.SnapshotChunk(data=bytes(size))
-    return raft_pb2.RaftMessage(term=number, snapshot_chunk=chunk)
+    return raft_pb2.RaftMessage(term=number, snapshot_chunk=chunk).SerializeToString()
 
 
 async def test_messages_travel_both_ways_in_order(pair: Pair) -> None:
@@ -491,7 +491,7 @@ async def test_a_new_connection_takes_the_place_of_a_dead_one(pair: Pair) -> Non
     answer = await again.heard()
     assert answer is not None
     assert answer.hello.node == "n2"
-    again.say(peer_pb2.RaftFrame(messages=[numbered(8)]))
+    again.say(peer_pb2.RaftFrame(messages=[raft_pb2.RaftMessage(term=8)]))
     await second.recorder.until(lambda: 8 in second.recorder.numbers("n1"))
     again.writer.close()
     assert second.recorder.events[events : events + 2] == [("n1", False), ("n1", True)]

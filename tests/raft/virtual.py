@@ -165,9 +165,12 @@ class Node:
 
     # ------------------------------------------------------------ Links
 
-    def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:
+    def send(self, peer: str, raws: Sequence[bytes], bulk: bool) -> None:
+        messages = [raft_pb2.RaftMessage.FromString(raw) for raw in raws]
         self.world.sent += [(self.name, peer, message) for message in messages]
-        raws = [one.SerializeToString() for one in messages if not self.world.lost(self.name, peer, one)]
+        raws = [
+            raw for raw, one in zip(raws, messages, strict=True) if not self.world.lost(self.name, peer, one)
+        ]
         self.world.at(LATENCY_S, lambda: self.world.nodes[peer].deliver(self.name, raws))
 
     def deliver(self, source: str, raws: Sequence[bytes]) -> None:

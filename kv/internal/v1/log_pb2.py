@@ -22,15 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from kv.v1 import kv_pb2 as kv_dot_v1_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kv/internal/v1/log.proto\x12\x0ekv.internal.v1\"+\n\x07\x43ommand\x12\x0f\n\x07time_ms\x18\x01 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x02 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kv/internal/v1/log.proto\x12\x0ekv.internal.v1\x1a\x0ekv/v1/kv.proto\"+\n\x07\x43ommand\x12\x0f\n\x07time_ms\x18\x01 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x02 \x03(\x0c\"D\n\x0bReadCommand\x12\x0f\n\x07time_ms\x18\x01 \x01(\x04\x12$\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x13.kv.v1.BatchRequestb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kv.internal.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMAND']._serialized_start=44
-  _globals['_COMMAND']._serialized_end=87
+  _globals['_COMMAND']._serialized_start=60
+  _globals['_COMMAND']._serialized_end=103
+  _globals['_READCOMMAND']._serialized_start=105
+  _globals['_READCOMMAND']._serialized_end=173
 # @@protoc_insertion_point(module_scope)

@@ -14,9 +14,10 @@ from typing import Final
 
 import kv.raft.replication as _replication
 from kv.config import RaftConfig
-from kv.internal.v1 import peer_pb2, raft_pb2
+from kv.internal.v1 import peer_pb2
 from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, ReadProof
 from kv.raft.engine import Engine
+from kv.raft.frames import payload_of
 from kv.raft.group import Group
 from kv.raft.outbox import Outbox
 from kv.raft.wal import Wal
@@ -162,10 +163,9 @@ class Guarded(Replica):
 
     # ------------------------------------------------------------ Links
 
-    def send(self, peer: str, messages: Sequence[raft_pb2.RaftMessage], bulk: bool) -> None:  # noqa: ARG002
+    def send(self, peer: str, messages: Sequence[bytes], bulk: bool) -> None:  # noqa: ARG002
         """See `Links`; one connection carries both kinds."""
-        raw = peer_pb2.RaftFrame(messages=messages).SerializeToString()
-        self.around.post.send(self.number, int(peer.removeprefix("n")), raw)
+        self.around.post.send(self.number, int(peer.removeprefix("n")), payload_of(messages))
 
     # ------------------------------------------------------------ events
 
