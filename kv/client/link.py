@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from kv.client.gate import Gate, Wave
 from kv.client.lane import Lane
 from kv.client.request import Request
 from kv.client.transport import Stream, Transport
 from kv.errors import KVError, Unavailable, UnknownOutcome, from_proto
+from kv.ids import GroupId
 from kv.internal.v1 import pipeline_pb2
 from kv.v1 import kv_pb2
+from kv.wire import tag_of, varint
 
 OnAnswer: TypeAlias = "Callable[[Link, int, Request, kv_pb2.BatchResponse | KVError], None]"
+
+_BATCHES: Final = tag_of(pipeline_pb2.RawPipelineRequest.BATCHES_FIELD_NUMBER)
+_BATCH: Final = tag_of(pipeline_pb2.RawPipelinedBatch.BATCH_FIELD_NUMBER)
+
+
+def message_of(attempt: int, batch: bytes, partition: GroupId, timeout_ms: int) -> bytes:
+    """Return the serialized `RawPipelineRequest` of one batch, which may be large: it is copied once."""
+    head = pipeline_pb2.RawPipelinedBatch(
+        id=attempt, partition=partition, timeout_ms=timeout_ms
+    ).SerializeToString()
+    length = varint(len(batch))
+    return b"".join(
+        (
+            _BATCHES,
+            varint(len(head) + len(_BATCH) + len(length) + len(batch)),
+            head,
+            _BATCH,
+            length,
+            batch,
+        )
+    )
 
 
 class Link:
@@ -80,11 +103,7 @@ class Link:
         attempt = self._next_id
         self._next_id += 1
         self._requests[attempt] = (request, self.gate.sent(turn, now))
-        message = pipeline_pb2.RawPipelineRequest()
-        message.batches.add(
-            id=attempt, batch=request.batch, partition=request.lane.partition, timeout_ms=timeout_ms
-        )
-        self._stream.send(attempt, message.SerializeToString())
+        self._stream.send(attempt, message_of(attempt, request.batch, request.lane.partition, timeout_ms))
         return attempt
 
     def flush(self) -> None:

@@ -12,11 +12,11 @@ from typing import Final
 
 from kv.internal.v1 import log_pb2
 from kv.partition.batch import Batch, batch_of
-from kv.partition.record import varint
 from kv.raft.api import ENTRY_PREFIX
+from kv.wire import tag_of, varint
 
 _TIME_MS: Final = bytes((log_pb2.Command.TIME_MS_FIELD_NUMBER << 3,))
-_BATCHES: Final = bytes((log_pb2.Command.BATCHES_FIELD_NUMBER << 3 | 2,))  # 2: its length comes first
+_BATCHES: Final = tag_of(log_pb2.Command.BATCHES_FIELD_NUMBER)
 _PREFIX_BYTES: Final = len(ENTRY_PREFIX)
 
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from kv.partition.record import varint
 from kv.v1 import kv_pb2
+from kv.wire import varint
 
 _EVIDENCE: Final = b"\x12"
 """Tag of `BatchResponse.evidence`, field 2."""

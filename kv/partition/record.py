@@ -15,6 +15,7 @@ from typing import Final
 
 from kv.errors import KVError, to_proto
 from kv.v1 import kv_pb2
+from kv.wire import varint
 
 HEADER: Final = Struct("<QQQQ")
 """(create revision, mod revision, version, expiry)."""
@@ -32,8 +33,6 @@ _FIELD_1: Final = b"\x0a"
 
 _TXN_RESULTS: Final = b"\x1a"
 """Tag of `TxnResult.results`, field 3."""
-
-_VARINT_ONE_BYTE_MAX: Final = 0x7F
 
 
 def decode_record(record: bytes) -> tuple[int, int, int, bytes]:
@@ -100,22 +99,6 @@ def row_by_row(results: Iterable[kv_pb2.OperationResult]) -> Iterator[kv_pb2.Ope
 
 def _framed(payload: bytes) -> bytes:
     return _FIELD_1 + varint(len(payload)) + payload
-
-
-def varint(number: int) -> bytes:
-    """Return Protobuf's form of a number that is not negative."""
-    if number <= _VARINT_ONE_BYTE_MAX:
-        return bytes((number,))
-    if number < 1 << 14:  # lengths and revisions are written for each answer: no loop for most of them
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    if number < 1 << 21:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
-    out = bytearray()
-    while number > _VARINT_ONE_BYTE_MAX:
-        out.append((number & _VARINT_ONE_BYTE_MAX) | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 MISSING_PART: Final = result_part(kv_pb2.OperationResult(get=kv_pb2.GetResult()))

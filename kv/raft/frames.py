@@ -10,16 +10,15 @@ from typing import Final
 
 from kv.frames import EMPTY
 from kv.internal.v1 import peer_pb2
+from kv.wire import tag_of, varint
 
 PREFACE: Final = b"KVR1"
 """The first bytes of a connection, both ways. The digit is the version of the format."""
 KEEPALIVE: Final = EMPTY
 """A frame that says nothing but that its sender lives."""
-_LENGTH_DELIMITED: Final = 2
-_MESSAGES: Final = peer_pb2.RaftFrame.MESSAGES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
-"""What stands before the length of each message in a serialized `RaftFrame`."""
-_VARINT: Final = 0x80
-_LENGTHS: Final = [bytes((_MESSAGES, length)) for length in range(_VARINT)]
+_MESSAGES: Final = tag_of(peer_pb2.RaftFrame.MESSAGES_FIELD_NUMBER)
+_SHORT: Final = [_MESSAGES + varint(length) for length in range(256)]
+"""What stands before a message of so many bytes in a serialized `RaftFrame`."""
 
 
 def pieces_of(messages: Iterable[bytes]) -> list[bytes]:
@@ -30,19 +29,10 @@ def pieces_of(messages: Iterable[bytes]) -> list[bytes]:
     pieces: list[bytes] = []
     for message in messages:
         length = len(message)
-        pieces += (_LENGTHS[length] if length < _VARINT else _long(length), message)
+        pieces += (_SHORT[length] if length < len(_SHORT) else _MESSAGES + varint(length), message)
     return pieces
 
 
 def payload_of(messages: Iterable[bytes]) -> bytes:
     """Return the pieces joined."""
     return b"".join(pieces_of(messages))
-
-
-def _long(length: int) -> bytes:
-    field = bytearray((_MESSAGES,))
-    while length >= _VARINT:
-        field.append(length % _VARINT | _VARINT)
-        length //= _VARINT
-    field.append(length)
-    return bytes(field)
