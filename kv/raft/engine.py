@@ -248,8 +248,13 @@ class Engine:
                 continue
             last, raw = None, b""
             for outgoing in group.outbox.take(durable):
-                if outgoing.message is not last:  # an append is one message for all followers, mostly
-                    last, raw = outgoing.message, outgoing.message.SerializeToString()
+                # An append is one message for all followers, mostly.
+                if (
+                    last is None
+                    or outgoing.message is not last.message
+                    or outgoing.entries is not last.entries
+                ):
+                    last, raw = outgoing, outgoing.raw
                 lane = bulk if outgoing.bulk else quick
                 lane.setdefault(outgoing.peer, []).append(raw)
         for peer, messages in quick.items():

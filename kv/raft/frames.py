@@ -5,11 +5,11 @@ How a connection is cut into frames is in `kv.frames`; a payload here is a seria
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from kv.frames import EMPTY
-from kv.internal.v1 import peer_pb2
+from kv.internal.v1 import peer_pb2, raft_pb2
 from kv.wire import tag_of, varint
 
 PREFACE: Final = b"KVR1"
@@ -19,6 +19,28 @@ KEEPALIVE: Final = EMPTY
 _MESSAGES: Final = tag_of(peer_pb2.RaftFrame.MESSAGES_FIELD_NUMBER)
 _SHORT: Final = [_MESSAGES + varint(length) for length in range(256)]
 """What stands before a message of so many bytes in a serialized `RaftFrame`."""
+
+
+_APPEND: Final = tag_of(raft_pb2.RaftMessage.APPEND_FIELD_NUMBER)
+_ENTRIES: Final = tag_of(raft_pb2.Append.ENTRIES_FIELD_NUMBER)
+_TERM: Final = varint(raft_pb2.Entry.TERM_FIELD_NUMBER << 3)
+_DATA: Final = tag_of(raft_pb2.Entry.DATA_FIELD_NUMBER)
+
+
+def raw_of(message: raft_pb2.RaftMessage, entries: Sequence[tuple[int, bytes]] = ()) -> bytes:
+    """Return the serialized message; `entries`, each (term, data), are added to its append.
+
+    Entries may be large, and Protobuf would copy them three times. They stand in a second `append` field, which whoever
+    reads the message joins to the first.
+    """
+    head = message.SerializeToString()
+    if not entries:
+        return head
+    pieces: list[bytes] = []
+    for term, data in entries:
+        entry = _TERM + varint(term) + _DATA + varint(len(data))
+        pieces += (_ENTRIES, varint(len(entry) + len(data)), entry, data)
+    return b"".join((head, _APPEND, varint(sum(map(len, pieces))), *pieces))
 
 
 def pieces_of(messages: Iterable[bytes]) -> list[bytes]:

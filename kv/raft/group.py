@@ -369,14 +369,15 @@ class Group(View):
         after: int | None = None,
         size: int = 0,
         bulk: bool = False,
+        entries: Sequence[tuple[int, bytes]] = (),
     ) -> None:
         """Puts a message into the outbox, to leave once the log record `after` is durable (rule 7).
 
-        Without `after`, that of term and vote. `size`: bytes of an append's entries.
+        Without `after`, that of term and vote. `entries`: of an append, which is without them; `size`: their bytes.
         """
         durable = self.journal.hard_state_seq if after is None else after
         self.outbox.post(
-            Outgoing(durable if self.rules.durable_before_sent else 0, peer, message, bulk), size
+            Outgoing(durable if self.rules.durable_before_sent else 0, peer, message, bulk, entries), size
         )
 
     def _timer_at_rest(self, now: float) -> bool:

@@ -7,22 +7,31 @@ turn sends one message however many commands it made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kv.internal.v1 import raft_pb2
+from kv.raft.frames import raw_of
 
 
 @dataclass(slots=True)
 class Outgoing:
     """A message and the sequence number of the log record that must be durable before it leaves.
 
-    Several may have the same message, each for another peer: nobody changes it.
+    Several may have the same message, each for another peer: nobody changes it, or its entries.
     """
 
     after: int
     peer: str
     message: raft_pb2.RaftMessage
     bulk: bool
+    entries: Sequence[tuple[int, bytes]] = ()
+    """Of an append: term and data of each. The message is without them, see `raw_of`."""
+
+    @property
+    def raw(self) -> bytes:
+        """What goes over the wire."""
+        return raw_of(self.message, self.entries)
 
 
 @dataclass(slots=True)
@@ -32,8 +41,6 @@ class _Tail:
     outgoing: Outgoing
     end: int
     size: int
-    own: bool = False
-    """Whether its message is a copy that may be added to."""
 
 
 class Outbox:
@@ -55,7 +62,7 @@ class Outbox:
             if self._joined(outgoing, size):
                 return
             append = outgoing.message.append
-            end = append.prev_index + len(append.entries)
+            end = append.prev_index + len(outgoing.entries)
             self._tails[outgoing.peer] = _Tail(outgoing, end, size)
         elif self._tails and not outgoing.bulk:
             self._tails.pop(outgoing.peer, None)
@@ -72,20 +79,21 @@ class Outbox:
             or tail.size + size > self._append_bytes_max
         ):
             return False
-        before = tail.outgoing.message.append
-        if not before.entries and append.commit_index >= before.commit_index:
-            # It says all that the heartbeat before it said.
-            tail.outgoing.message, tail.own = outgoing.message, False
+        before = tail.outgoing
+        if not before.entries and append.commit_index >= before.message.append.commit_index:
+            before.message, before.entries = (
+                outgoing.message,
+                outgoing.entries,
+            )  # it says all that the heartbeat said
         else:
-            if not tail.own:
-                copy = raft_pb2.RaftMessage()
-                copy.CopyFrom(tail.outgoing.message)
-                tail.outgoing.message, tail.own = copy, True
-                before = copy.append
-            before.entries.extend(append.entries)
-            before.commit_index = max(before.commit_index, append.commit_index)
-        tail.outgoing.after = max(tail.outgoing.after, outgoing.after)
-        tail.end += len(append.entries)
+            before.entries = [*before.entries, *outgoing.entries]
+            if append.commit_index > before.message.append.commit_index:
+                message = raft_pb2.RaftMessage()
+                message.CopyFrom(before.message)
+                message.append.commit_index = append.commit_index
+                before.message = message
+        before.after = max(before.after, outgoing.after)
+        tail.end += len(outgoing.entries)
         tail.size += size
         return True
 

@@ -59,7 +59,7 @@ class Replication:
         """Peers that are still to be told of a commit, and the entry (index, term) on which the append stands."""
         self._notices_since = group.now
         """When the first of them began to wait."""
-        self._made: dict[_Head, tuple[Sequence[tuple[int, bytes]], raft_pb2.RaftMessage]] = {}
+        self._made: dict[_Head, tuple[raft_pb2.RaftMessage, Sequence[tuple[int, bytes]]]] = {}
         """Appends with entries that are not durable here: mostly all followers get the same."""
 
     def behind(self, index: int) -> tuple[str, ...]:
@@ -249,26 +249,24 @@ class Replication:
         group = self._group
         self._sent_at[peer], self._told[peer] = group.now, commit
         self._notices.pop(peer, None)
-        group.post(peer, self._made_append(prev, prev_term, parts, commit), size=size)
+        message, entries = self._made_append(prev, prev_term, parts, commit)
+        group.post(peer, message, size=size, entries=entries)
 
     def _made_append(
-        self, prev: int, prev_term: int, parts: Sequence[tuple[int, bytes]], commit: int
-    ) -> raft_pb2.RaftMessage:
-        """Return the message; the one that was made for another follower, if that is the same."""
+        self, prev: int, prev_term: int, entries: Sequence[tuple[int, bytes]], commit: int
+    ) -> tuple[raft_pb2.RaftMessage, Sequence[tuple[int, bytes]]]:
+        """Return the message and its entries; those that were made for another follower, if they are the same."""
         group = self._group
         head = (group.core.term, prev, prev_term, commit)
         made = self._made.get(head)
-        if made is not None and made[0] == parts:
-            return made[1]
+        if made is not None and made[1] == entries:
+            return made
         message = group.envelope()
         append = message.append
         append.prev_index, append.prev_term, append.commit_index = prev, prev_term, commit
-        add = append.entries.add
-        for term, data in parts:
-            add(term=term, data=data)
-        if parts and prev + len(parts) > self._carried_last:
-            self._made[head] = parts, message
-        return message
+        if entries and prev + len(entries) > self._carried_last:
+            self._made[head] = message, entries
+        return message, entries
 
     def _new_book(self) -> None:
         """A new term of ours begins: what was proved or sent in another counts for nothing."""

@@ -146,7 +146,7 @@ class Subject:
 
     def _release(self) -> None:
         for outgoing in self.group.outbox.take(self.member.wal.durable_seq):
-            message = raft_pb2.RaftMessage.FromString(outgoing.message.SerializeToString())
+            message = raft_pb2.RaftMessage.FromString(outgoing.raw)
             assert outgoing.peer in PEERS
             assert (message.group, message.epoch, message.sender) == (GROUP, EPOCH, ME)
             if (

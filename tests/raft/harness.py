@@ -412,9 +412,10 @@ class Cluster:
 
     def _release(self, member: Member) -> None:
         for outgoing in member.group.outbox.take(member.wal.durable_seq):
-            self.sent.append((member.name, outgoing.peer, outgoing.message))
+            raw = outgoing.raw
+            self.sent.append((member.name, outgoing.peer, raft_pb2.RaftMessage.FromString(raw)))
             if outgoing.peer in member.group.connected:
-                wire = (outgoing.message.SerializeToString(), outgoing.bulk)
+                wire = (raw, outgoing.bulk)
                 self.links[member.name, outgoing.peer].append(wire)
 
     def _flush(self, member: Member) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kv.frames import FrameReader
 from kv.internal.v1 import peer_pb2, raft_pb2
-from kv.raft.frames import KEEPALIVE, PREFACE, payload_of
+from kv.raft.frames import KEEPALIVE, PREFACE, payload_of, raw_of
 
 
 def test_a_keepalive_is_an_empty_frame() -> None:
@@ -48,3 +48,24 @@ def test_a_payload_says_how_long_each_message_is(length: int) -> None:
     message = raft_pb2.RaftMessage(sender="x" * length)
     payload = payload_of([message.SerializeToString()] * 2)
     assert list(peer_pb2.RaftFrame.FromString(payload).messages) == [message, message]
+
+
+@given(
+    group=st.integers(0, 2**32 - 1),
+    term=st.integers(0, 2**64 - 1),
+    prev=st.integers(0, 2**64 - 1),
+    commit=st.integers(0, 2**64 - 1),
+    entries=st.lists(st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=300)), max_size=4),
+)
+@example(group=0, term=0, prev=0, commit=0, entries=[(0, b"")])
+@example(group=1, term=2, prev=3, commit=4, entries=[(5, bytes(1 << 20)), (6, b"x")])
+def test_entries_behind_an_append_are_read_as_its_own(
+    group: int, term: int, prev: int, commit: int, entries: list[tuple[int, bytes]]
+) -> None:
+    """What is written by hand is read as the message that Protobuf would write of them all."""
+    head = raft_pb2.Append(prev_index=prev, commit_index=commit)
+    message = raft_pb2.RaftMessage(group=group, sender="n1", term=term, append=head)
+    read = raft_pb2.RaftMessage.FromString(raw_of(message, entries))
+    for entry_term, data in entries:
+        message.append.entries.add(term=entry_term, data=data)
+    assert read == message
