@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kv.client.calls import Call
-from kv.client.columns import Column, column_of, write_column
+from kv.client.columns import Column, are_large, column_of, large_puts, write_column
 from kv.client.lane import Lane
 from kv.client.operations import fresh
 from kv.client.route import Kind
@@ -116,7 +117,10 @@ class Request:
 
     def _build(self, all_timeout_ms: int) -> bytes:
         batch = kv_pb2.BatchRequest()
-        if self.column is not None:
+        large: Sequence[bytes] = ()
+        if self.column is Column.PUTS and are_large(self.calls, self.count):
+            large = large_puts(self.calls)
+        elif self.column is not None:
             write_column(self.column, self.calls, batch)
         else:
             operations = batch.operations
@@ -134,7 +138,8 @@ class Request:
             request_id.session = identity.session
             request_id.sequence = identity.sequence
             request_id.acknowledged = identity.acknowledged
-        return batch.SerializeToString()
+        raw = batch.SerializeToString()
+        return b"".join((*large, raw)) if large else raw
 
     def _add_options(self, batch: kv_pb2.BatchRequest, all_timeout_ms: int) -> None:
         route = self.lane.route

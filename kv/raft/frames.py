@@ -6,6 +6,7 @@ How a connection is cut into frames is in `kv.frames`; a payload here is a seria
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from kv.frames import EMPTY
@@ -37,10 +38,20 @@ def raw_of(message: raft_pb2.RaftMessage, entries: Sequence[tuple[int, bytes]] =
     if not entries:
         return head
     pieces: list[bytes] = []
+    size = 0
     for term, data in entries:
-        entry = _TERM + varint(term) + _DATA + varint(len(data))
-        pieces += (_ENTRIES, varint(len(entry) + len(data)), entry, data)
-    return b"".join((head, _APPEND, varint(sum(map(len, pieces))), *pieces))
+        begin, length = _begin_of(term), varint(len(data))
+        entry_bytes = len(begin) + len(length) + len(data)
+        entry_length = varint(entry_bytes)
+        pieces += (_ENTRIES, entry_length, begin, length, data)
+        size += len(_ENTRIES) + len(entry_length) + entry_bytes
+    return b"".join((head, _APPEND, varint(size), *pieces))
+
+
+@lru_cache(maxsize=64)
+def _begin_of(term: int) -> bytes:
+    """Return what an entry of this term begins with, up to the length of its data."""
+    return _TERM + varint(term) + _DATA
 
 
 def pieces_of(messages: Iterable[bytes]) -> list[bytes]:

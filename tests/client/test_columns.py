@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kv.client import AsyncClient, Delete, Get, Item, Put, PutReply
-from kv.client.calls import BatchCall
-from kv.client.columns import items_of, replies_of
+from kv.client.calls import BatchCall, PutCall
+from kv.client.columns import LARGE_BYTES_MIN, items_of, large_puts, replies_of
 from kv.client.rows import rows_of
 from kv.client.types import Evidence, ReadLevel
 from kv.errors import DiskFull, InvalidArgument, NotOnAllReplicas
@@ -69,6 +69,45 @@ def test_batches_travel_in_columns() -> None:
         assert kinds_of(cluster) == [["put_many"], ["get_many"]]
 
     play(scenario)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_large_values_arrive_as_they_were_sent(rows: int) -> None:
+    """However many there are, alone or in a batch: one operation, whose answer is that of any put."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, _: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        values = [bytes([number + 1]) * (LARGE_BYTES_MIN + number) for number in range(rows)]
+        first = await asyncio.gather(*(client.put(b"k%d" % n, value) for n, value in enumerate(values)))
+        again = await client.batch([Put(b"k%d" % n, value[::-1] + b"x") for n, value in enumerate(values)])
+        assert [reply.version for reply in first] == [1] * rows
+        assert [cast(PutReply, reply).version for reply in again] == [2] * rows
+        for number, value in enumerate(values):
+            item = await client.get(b"k%d" % number)
+            assert item is not None
+            assert item.value == value[::-1] + b"x"
+        assert {kind for kinds in kinds_of(cluster)[1:] for kind in kinds} == {"put_many", "get"}
+
+    play(scenario)
+
+
+@given(
+    keys=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=4),
+    sizes=st.lists(st.sampled_from([0, 100, 70_000, 1 << 20]), min_size=4, max_size=4),
+)
+def test_large_puts_are_the_bytes_that_protobuf_would_write(keys: list[bytes], sizes: list[int]) -> None:
+    """One operation with a column of keys and one of values."""
+    values = [bytes(size) for size, _ in zip(sizes, keys, strict=False)]
+    wanted = kv_pb2.BatchRequest()
+    wanted.operations.add().put_many.MergeFrom(kv_pb2.PutManyOperation(keys=keys, values=values))
+    loop = asyncio.new_event_loop()
+    try:
+        calls = [
+            PutCall(key, value, 0.0, loop.create_future()) for key, value in zip(keys, values, strict=True)
+        ]
+        assert b"".join(large_puts(calls)) == wanted.SerializeToString()
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize("partitions", [1, 2])
