@@ -6,6 +6,8 @@ Here live the calls into the C library, and no decision when to make them. What 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -16,10 +18,12 @@ _M_TRIM_THRESHOLD: Final = -1
 """From glibc's `malloc.h`."""
 MAPPED_BYTES_MIN: Final = 1 << 20
 """LMDB takes two blocks of 1 and 2 MiB for each environment, mostly never touched."""
-KEPT_BYTES_MAX: Final = 2 << 20
-"""Above the largest value with what is around it, and no more than the block of LMDB's that would be zeroed."""
+KEPT_BYTES_MAX: Final = 16 << 20
+"""Above the largest message, twice: Protobuf doubles the memory in which it writes."""
 FREE_BYTES_MAX: Final = 32 << 20
 """What a node keeps free at the heap's end, until the next `trim`."""
+
+_keeps = False
 
 
 def trim() -> None:
@@ -47,6 +51,24 @@ def keep_blocks() -> None:
     glibc gives large blocks back as soon as they are free: each copy of a value of 1 MiB then begins with 256 page
     faults, and that was a sixth of the CPU of storing one.
     """
+    global _keeps  # noqa: PLW0603 - the heap is the process's
     if _MALLOPT is not None:
+        _keeps = True
         _MALLOPT(_M_MMAP_THRESHOLD, KEPT_BYTES_MAX)
         _MALLOPT(_M_TRIM_THRESHOLD, FREE_BYTES_MAX)
+
+
+@contextmanager
+def untouched_blocks() -> Iterator[None]:
+    """Meanwhile blocks of `MAPPED_BYTES_MIN` and more come from the system, empty: for those of LMDB, which live long.
+
+    From the heap they would be zeroed, 3 MiB for each environment, and be resident from then on.
+    """
+    if _MALLOPT is None or not _keeps:
+        yield
+        return
+    _MALLOPT(_M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+    try:
+        yield
+    finally:
+        _MALLOPT(_M_MMAP_THRESHOLD, KEPT_BYTES_MAX)

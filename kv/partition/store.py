@@ -349,15 +349,16 @@ class Store:
 
     def _open_environment(self) -> None:
         try:
-            self._env = lmdb.open(
-                str(self.directory),
-                map_size=self._map_bytes,
-                max_dbs=_DATABASES,
-                max_spare_txns=2,
-                # A key that is not in the page cache costs one page from the disk, not the 128 KiB around it: with those, the
-                # event loop of a node with a cold cache stood for seconds, and its leaderships went round.
-                readahead=False,
-            )
+            with heap.untouched_blocks():
+                self._env = lmdb.open(
+                    str(self.directory),
+                    map_size=self._map_bytes,
+                    max_dbs=_DATABASES,
+                    max_spare_txns=2,
+                    # A key that is not in the page cache costs one page from the disk, not the 128 KiB around it: with those,
+                    # the event loop of a node with a cold cache stood for seconds, and its leaderships went round.
+                    readahead=False,
+                )
             self._databases = _Databases(
                 *(self._env.open_db(name) for name in (b"data", b"sessions", b"meta"))
             )
