@@ -73,6 +73,9 @@ class BatchRun:
             if self._waiting:
                 for call in self._calls:
                     call.abandon()
+            # Each call refers to this run: as a cycle, all results would stay until the garbage collector comes by.
+            self._calls.clear()
+            self._behind.clear()
         return self._results
 
     def _start(self, by_partition: Mapping[GroupId, Sequence[int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -300,6 +301,30 @@ def test_what_is_under_way_counts_as_waiting() -> None:
         await asyncio.gather(*calls)
 
     play(scenario, limits=limits)
+
+
+def test_what_a_batch_returned_is_freed_with_its_last_reference() -> None:
+    """Nothing of a batch is part of a cycle: its results do not wait for the garbage collector, which would stop the loop."""
+    rows, batches = 100, 20
+
+    async def scenario(client: AsyncClient, _: FakeCluster, __: FakeTransport) -> None:
+        keys = [b"k%d" % number for number in range(rows)]
+
+        async def load() -> None:
+            await client.batch([Put(key, b"v") for key in keys])
+            await client.batch([Get(key) for key in keys])
+
+        await load()
+        gc.collect()
+        gc.disable()
+        try:
+            for _round in range(batches):
+                await load()
+            assert gc.collect() < batches * rows
+        finally:
+            gc.enable()
+
+    play(scenario, partitions=4)
 
 
 def test_waiting_bytes_are_bounded() -> None:
