@@ -21,6 +21,7 @@ from benchmarks.calls import unary
 from benchmarks.load import Counted
 from kv.client import AsyncClient, Get, Put
 from kv.errors import KVError
+from kv.wire import tag_of, varint
 
 KEY_BYTES: Final = 16
 FILL_OPERATIONS: Final = 128
@@ -173,7 +174,7 @@ class Etcd(Client):
         self._put = unary(self._channel, wire.PUT)
         self._range = unary(self._channel, wire.RANGE)
         self._txn = unary(self._channel, wire.TXN)
-        self._before = wire.varint(1 << 3 | wire.BYTES) + wire.varint(KEY_BYTES)
+        self._before = tag_of(1) + varint(KEY_BYTES)
         self._after = wire.chunk(2, self.value)
 
     async def __aexit__(

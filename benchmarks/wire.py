@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from kv.wire import tag_of, varint
+
 PUT: Final = "/etcdserverpb.KV/Put"
 RANGE: Final = "/etcdserverpb.KV/Range"
 TXN: Final = "/etcdserverpb.KV/Txn"
 STATUS: Final = "/etcdserverpb.Maintenance/Status"
-
-BYTES: Final = 2
-"""The wire type of what has a length."""
 
 _TXN_SUCCESS: Final = 2
 _OP_RANGE: Final = 1
@@ -28,20 +27,9 @@ _HEADER_MEMBER: Final = 2
 _STATUS_LEADER: Final = 4
 
 
-def varint(number: int) -> bytes:
-    """Return `number`, 0 or above, as a base-128 varint."""
-    assert number >= 0
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def chunk(field: int, content: bytes) -> bytes:
     """Return a length-delimited field: bytes, a string or a message."""
-    return varint(field << 3 | BYTES) + varint(len(content)) + content
+    return tag_of(field) + varint(len(content)) + content
 
 
 def put(key: bytes, value: bytes) -> bytes:

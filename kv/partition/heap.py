@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD: Final = -1
 MAPPED_BYTES_MIN: Final = 1 << 20
 """LMDB takes two blocks of 1 and 2 MiB for each environment, mostly never touched."""
 KEPT_BYTES_MAX: Final = 16 << 20
-"""Above the largest message, twice: Protobuf doubles the memory in which it writes."""
+"""Above a request of the greatest size, twice: Protobuf doubles the memory in which it writes."""
 FREE_BYTES_MAX: Final = 32 << 20
 """What a node keeps free at the heap's end, until the next `trim`."""
 

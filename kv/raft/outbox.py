@@ -81,10 +81,8 @@ class Outbox:
             return False
         before = tail.outgoing
         if not before.entries and append.commit_index >= before.message.append.commit_index:
-            before.message, before.entries = (
-                outgoing.message,
-                outgoing.entries,
-            )  # it says all that the heartbeat said
+            # It says all that the heartbeat before it said.
+            before.message, before.entries = outgoing.message, outgoing.entries
         else:
             before.entries = [*before.entries, *outgoing.entries]
             if append.commit_index > before.message.append.commit_index:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks import wire
 from kv.v1 import kv_pb2
+from kv.wire import varint
 
 NUMBERS = st.integers(0, 2**64 - 1)
 
@@ -55,11 +56,11 @@ def test_a_txn_holds_its_operations() -> None:
 
 def test_replies_are_read() -> None:
     """The version of an item, and whether a member leads or knows who does."""
-    item = wire.chunk(1, b"key") + wire.varint(4 << 3) + wire.varint(7)
+    item = wire.chunk(1, b"key") + varint(4 << 3) + varint(7)
     assert wire.versions(wire.chunk(1, b"") + wire.chunk(2, item)) == [7]
     assert wire.versions(wire.chunk(1, b"")) == []
-    header = wire.chunk(1, wire.varint(2 << 3) + wire.varint(11))
-    leads, follows = (header + wire.varint(4 << 3) + wire.varint(leader) for leader in (11, 12))
+    header = wire.chunk(1, varint(2 << 3) + varint(11))
+    leads, follows = (header + varint(4 << 3) + varint(leader) for leader in (11, 12))
     assert wire.leads(leads)
     assert not wire.leads(follows)
     assert wire.knows_leader(follows)
