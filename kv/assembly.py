@@ -24,6 +24,7 @@ from kv.ids import META_GROUP, GroupId, NodeId
 from kv.partition.partition import Replica
 from kv.partition.policy import ReplayBudget
 from kv.partition.store import ContentHash, ReplicaCorrupt, Store
+from kv.partition.writer import Writer
 from kv.raft.api import BOOTSTRAP_INDEX
 from kv.raft.engine import Engine, Links, Shell
 from kv.raft.files import Files
@@ -54,6 +55,7 @@ class Assembly:
         *,
         files: Files,
         stores: Path,
+        writer: Writer,
         shell: Shell,
         links: Links,
         call_later: CallLater,
@@ -63,7 +65,7 @@ class Assembly:
         wall_ms: Callable[[], int],
         rules: Rules | None = None,
     ) -> None:
-        """Reads the log back (blocking). `stores` is the folder of the replicas' stores.
+        """Reads the log back (blocking). `stores` is the folder of the replicas' stores, `writer` whose thread commits them.
 
         Raises `WalCorruption`. `rules` is for the simulator's mutants only.
         """
@@ -71,7 +73,8 @@ class Assembly:
         self.map: ClusterMap | None = None
         self.metrics = Metrics.create()
         self.replicas: dict[GroupId, Replica] = {}
-        self._stores, self._shell, self._wall_ms, self._rules = stores, shell, wall_ms, rules
+        self._stores, self._writer = stores, writer
+        self._shell, self._wall_ms, self._rules = shell, wall_ms, rules
         self._began = shell.now()
         self.wal = Wal.open(
             files,
@@ -135,6 +138,7 @@ class Assembly:
             group_id,
             map_bytes_initial=self.config.map_bytes_initial,
             required_index=journal.base,
+            writer=self._writer,
         )
         if store.last.applied_index > journal.last:
             raise ReplicaCorrupt(
@@ -170,7 +174,7 @@ class Assembly:
         self.engine.add(group)
 
     def close(self) -> None:
-        """Closes stores and log (blocking); the engine has stopped and nothing runs in its threads."""
+        """Closes stores and log (blocking); the engine has stopped and nothing runs in its threads. The writer is needed yet."""
         for replica in self.replicas.values():
             replica.close()
         self.wal.close()

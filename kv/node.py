@@ -40,6 +40,7 @@ from kv.internal.v1 import peer_pb2
 from kv.partition import heap
 from kv.partition.store import STORE_FILE, StoreError
 from kv.partition.warm import memory_for_pages, warm_up
+from kv.partition.writer import WriterThread
 from kv.raft.files import OsFiles
 from kv.raft.shell import AsyncioShell
 from kv.raft.transport import PeerLinks
@@ -103,11 +104,13 @@ class Node:
             identities=self._directory,
         )
         self._shell = AsyncioShell(self._loop)
+        self._writer = WriterThread(self._loop)
         rng = Random(secrets.randbits(64))
         self.parts = Assembly(
             config,
             files=files(str(self._directory.log_folder)),
             stores=stores_of(config),
+            writer=self._writer,
             shell=self._shell,
             links=self._links,
             call_later=self._loop.call_later,
@@ -190,6 +193,7 @@ class Node:
         self.parts.engine.stop()
         self._shell.close()
         self.parts.close()
+        self._writer.close()
         self._directory.close()
         log.info("node stopped", node=self.config.node_id)
 

@@ -12,6 +12,8 @@ Rules that the order of the code keeps:
   taken by an entry of another term, did not happen and will not; any other lost proposal is unknown.
 - A checkpoint never overtakes the local log: an entry can be committed by the others before it is
   on disk here, and a store ahead of its log could not tell which log it belongs to.
+- While a checkpoint waits for the disk the log goes on, and the state stands: no entry is handed in, and reads
+  wait for its end. A read that is answered at once waits here, on the loop.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from kv.partition.session import SessionTable
 from kv.partition.snapshot import FileSink, FileSource
 from kv.partition.status import status_of
 from kv.partition.store import ContentHash, Store, StoreFull
+from kv.partition.writer import nothing
 from kv.raft.api import ENTRY_PREFIX, Entry, GroupHandle, SnapshotSink
 from kv.v1 import cluster_pb2, kv_pb2
 
@@ -133,6 +136,11 @@ class Replica:
         return self._store.last.applied_index
 
     @property
+    def checkpointing(self) -> bool:
+        """Whether a checkpoint waits for the disk: nothing can be applied or read until it has ended."""
+        return self._store.checkpointing
+
+    @property
     def stopped_because(self) -> str | None:
         """Why this replica has stopped, by its own failure or that of its group; None while it works."""
         if self.failure is not None or self._ended is None:
@@ -163,7 +171,8 @@ class Replica:
 
         Raises `Unavailable` while no checkpoint can be made.
         """
-        self.guarded(self._checkpoint_if_durable)
+        self._finish_checkpoint()
+        self.guarded(self._checkpoint_now)
         if self.failure is not None or self.checkpoint_index != self.applied_index:
             raise Unavailable("the replica cannot make a checkpoint at the moment")
         return self._store.content_hash
@@ -171,7 +180,8 @@ class Replica:
     def close(self) -> None:
         """Make a last checkpoint if possible and close the store. The replica is not used afterwards."""
         if hasattr(self, "raft"):
-            self.guarded(self._checkpoint_if_durable)
+            self._finish_checkpoint()
+            self.guarded(self._checkpoint_now)
         self._store.close()
 
     def abandon(self) -> None:
@@ -275,6 +285,7 @@ class Replica:
 
     def _at_once(self, batch: Batch) -> Outcome | None:
         """Answer a read that waits for nothing; None if it has to wait."""
+        self._finish_checkpoint()
         return self._read_now(lambda: self._reads.at_once(batch))
 
     def _read_stale(self, request: Request) -> Outcome:
@@ -313,11 +324,8 @@ class Replica:
             if now >= self._store_retry_at:
                 self._store_retry_at = now + STORE_RETRY_S
                 self.guarded(self._recover)
-        elif self._policy.due(now):
-            calm = not self._policy.large()
-            self.guarded(self._checkpoint_if_durable)
-            if calm and self.failure is None and self.checkpoint_index == self.applied_index:
-                self.guarded(self._release_memory)
+        elif not self.checkpointing and self._policy.due(now):
+            self.guarded(lambda: self._begin_checkpoint(self._checkpoint_is_durable))
 
     def overdue(self, now: float) -> bool:
         """Whether a read has waited long enough for its index, or a write at level ALL for the last replica."""
@@ -375,19 +383,45 @@ class Replica:
         self._at = self._store.last
         self._sessions.load(self._store.sessions())
 
-    def _checkpoint_if_durable(self) -> None:
+    def _begin_checkpoint(self, then: Callable[[], None]) -> None:
+        """Begin a checkpoint, unless the log has to come first or there is nothing new; `then` is called when it can end."""
         if self.raft.durable_index < self.applied_index or self.applied_index == self.checkpoint_index:
             return
         at = self._at._replace(keys=self._store.keys)
-        self._store.checkpoint(at, self._sessions.take_changes())
+        self._policy.begun()
+        self._store.begin_checkpoint(at, self._sessions.take_changes(), then)
+
+    def _checkpoint_is_durable(self) -> None:
+        if self._store.checkpointed:  # else it was ended by whoever could not wait
+            self._finish_checkpoint()
+
+    def _finish_checkpoint(self) -> None:
+        """End a checkpoint that was begun, if there is one (blocking), and go on."""
+        if self.checkpointing and self.failure is None:
+            calm = not self._policy.large()
+            self.guarded(self._end_checkpoint)
+            if calm:
+                self.guarded(self._release_memory)
+            self.raft.wake()
+
+    def _end_checkpoint(self) -> None:
+        self._policy.ended()
+        self._store.end_checkpoint()
         self.checkpoints_made += 1
         target = self._policy.checkpointed(self.applied_index)
         if target > self.raft.first_index + 1:
             self.raft.compact(target)
 
+    def _checkpoint_now(self) -> None:
+        """Make a checkpoint and wait for it (blocking)."""
+        self._begin_checkpoint(nothing)
+        if self.checkpointing:
+            self._end_checkpoint()
+
     def _release_memory(self) -> None:
         """Under load the store would take it again at once, so this is for a replica whose checkpoint was due by time."""
-        if self.operations_applied - self._released_operations >= RELEASE_OPERATIONS_MIN:
+        clean = self.checkpoint_index == self.applied_index
+        if clean and self.operations_applied - self._released_operations >= RELEASE_OPERATIONS_MIN:
             self._released_operations = self.operations_applied
             self._store.release_memory()
 
@@ -425,20 +459,22 @@ class Replica:
             assert len(entries) == last - self.applied_index, "the log keeps what is above the checkpoint"
             self._apply(entries)
             if self._policy.large():
-                self._checkpoint_if_durable()
-        self._checkpoint_if_durable()
+                self._checkpoint_now()
+        self._checkpoint_now()
 
     def _return_to_checkpoint(self, error: StoreFull) -> bool:
         """Undo what was applied since the checkpoint; return whether there is more room now."""
         _log.warning("store_full", partition=self.partition_id, detail=str(error))
         self._snapshots.drop_all("the store of this replica was full")
         grew = self._store.rollback(grow=error.map_full)
+        self._policy.ended()
         self._policy.rolled_back()
         self._load()
         return grew
 
     def _stop(self, reason: str) -> None:
         self.failure = reason
+        self._policy.ended()
         self._snapshots.drop_all("this replica stopped")
         self.reset_pending(self._stopped())
 
@@ -472,6 +508,7 @@ class Replica:
     def install(self, sink: SnapshotSink, index: int) -> None:
         """Replace the state by that of a finished sink. Blocks for a rename, and for readers in worker threads."""
         assert sink.index == index
+        self._finish_checkpoint()
         self.guarded(lambda: self._install(index))
 
     def _install(self, index: int) -> None:

@@ -15,8 +15,11 @@ QUIET_OPERATIONS_MIN: Final = 1000
 the memory of the load can go."""
 
 TIMED_TOGETHER_MAX: Final = 8
-"""Checkpoints for which time alone is the reason, at one moment of a node: each is a sync on its loop, and hundreds one
-after the other would be taken for the node's death. The others come with a later turn."""
+"""Checkpoints for which time alone is the reason, at one moment of a node: they stand in line for one thread, and each holds up
+its partition meanwhile. The others come with a later turn."""
+
+OVERDUE_TIMES: Final = 2
+"""A large checkpoint waits until no other of its node is under way, and goes on applying; but not above so many times its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,16 @@ class CheckpointLimits:
 class ReplayBudget:
     """What all replicas of a node together would apply again after a crash: applying it is what a restart takes.
 
-    At `operations_max` and above a replica makes a checkpoint as soon as it has its share of the sum or more. So the next one
-    after another does, rather than all at the same moment, and a replica that has little to gain writes nothing.
+    At `operations_max` and above a replica makes a checkpoint as soon as it has its share of the sum or more, and no other is
+    under way. So the next one after another does, and a replica that has little to gain writes nothing.
     """
 
     def __init__(self, operations_max: int) -> None:
         self.operations_max = operations_max
         self.operations = 0
         self.replicas = 0
+        self.under_way = 0
+        """Checkpoints that were begun and not ended."""
         self._moment = 0.0
         self._timed = 0
 
@@ -69,6 +74,7 @@ class CheckpointPolicy:
         self._seen_at = 0.0
         self._total_bytes = 0
         self._history: deque[tuple[int, int]] = deque()  # (checkpoint index, total bytes then)
+        self._under_way = False
 
     def applied(self, entry_bytes: int, operations: int) -> None:
         """Count one applied entry."""
@@ -76,6 +82,18 @@ class CheckpointPolicy:
         self._bytes += entry_bytes
         self._operations += operations
         self._budget.operations += operations
+
+    def begun(self) -> None:
+        """Count a checkpoint as under way."""
+        assert not self._under_way
+        self._under_way = True
+        self._budget.under_way += 1
+
+    def ended(self) -> None:
+        """Count it no more, whatever became of it."""
+        if self._under_way:
+            self._under_way = False
+            self._budget.under_way -= 1
 
     def large(self) -> bool:
         """Whether so much was applied that a checkpoint is due whatever the time."""
@@ -93,12 +111,19 @@ class CheckpointPolicy:
         if self._since is None:
             self._since = now
         if self.large():
-            return True
+            return not self._budget.under_way or self._overdue()
         if self._entries != self._seen_entries:
             self._seen_entries, self._seen_at = self._entries, now
         quiet = self._operations >= QUIET_OPERATIONS_MIN and now - self._seen_at >= QUIET_S
         by_time = quiet or now - self._since >= self._limits.checkpoint_interval_s
         return by_time and self._budget.has_room_at(now)
+
+    def _overdue(self) -> bool:
+        limits = self._limits
+        return (
+            self._bytes >= OVERDUE_TIMES * limits.checkpoint_bytes_max
+            or self._operations >= OVERDUE_TIMES * limits.checkpoint_ops_max
+        )
 
     def rolled_back(self) -> None:
         """Forget what was applied since the last checkpoint: it will be applied again."""

@@ -54,6 +54,10 @@ class Home(Protocol):
         """The index of the last applied entry."""
 
     @property
+    def checkpointing(self) -> bool:
+        """Whether there is nothing to read from at the moment."""
+
+    @property
     def raft(self) -> GroupHandle:
         """The group."""
 
@@ -161,7 +165,7 @@ class Reads:
 
     def applied(self) -> None:
         """Answer the SESSION reads whose index is applied now."""
-        if self.behind:
+        if self.behind and not self._home.checkpointing:
             index = self._home.applied_index
             for request in [one for one, (wanted, _) in self.behind.items() if wanted <= index]:
                 outcome = self.stale(

@@ -5,7 +5,8 @@ keeps it whole through crashes. What the bytes mean is decided elsewhere.
 
 The open write transaction is the memtable: it sees its own writes, and nobody else does. A
 checkpoint is its synced commit; a crash or `rollback` leaves the state of the last checkpoint. The
-transaction belongs to the thread that opened the store. Worker threads read committed state only.
+transaction begins and ends in the writer's thread (`kv.partition.writer`), and is used by the thread that
+opened the store: never both at once. Worker threads read committed state only.
 
 Files in a replica's directory: `data.mdb` and `lock.mdb` (LMDB), `snapshot-<index>.mdb` (received,
 durable, about to become `data.mdb`), and `*.tmp` (in the making, removed at the next open).
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 import xxhash
@@ -29,6 +30,7 @@ import xxhash
 from kv.partition import heap
 from kv.partition.checkpoint import Checkpoint, UnknownFormat
 from kv.partition.seal import check_seal, seal
+from kv.partition.writer import Inline, Writer, call, nothing
 from kv.raft.api import BOOTSTRAP_INDEX
 
 MAP_BYTES_MAX: Final = 1 << 40
@@ -82,6 +84,18 @@ class _Databases:
     meta: lmdb._Database
 
 
+@dataclass(slots=True)
+class _Commit:
+    """A checkpoint under way. The writer's thread sets what has a default, `ended` last."""
+
+    at: Checkpoint
+    txn: lmdb.Transaction[bytes]
+    """The one that is committed; after that the next one."""
+    durable: bool = False
+    error: Exception | None = None
+    ended: bool = False
+
+
 def snapshot_path(directory: Path, index: int) -> Path:
     """Return the name of a received snapshot that is durable and verified."""
     return directory / f"snapshot-{index}.mdb"
@@ -126,17 +140,18 @@ class Store:
         map_bytes_initial: int,
         map_bytes_max: int = MAP_BYTES_MAX,
         required_index: int = BOOTSTRAP_INDEX,
+        writer: Writer | None = None,
     ) -> Store:
         """Open the store, or make an empty one (blocking).
 
         `required_index`: where the log begins. A store that stands below it needs the snapshot that
-        the log speaks of: its install is finished here if a crash came between. Raises `ReplicaCorrupt`
-        if there is none, if the store is another group's, or of a newer format.
+        the log speaks of: its install is finished here if a crash came between. Without a `writer` this thread
+        is it. Raises `ReplicaCorrupt` if there is none, if the store is another group's, or of a newer format.
         """
         if not directory.exists():
             directory.mkdir(parents=True)
             sync_directory(directory.parent)
-        store = cls(directory, group_id, map_bytes_initial, map_bytes_max)
+        store = cls(directory, group_id, map_bytes_initial, map_bytes_max, writer or Inline())
         try:
             store._stand_at_least_at(required_index)
         except BaseException:
@@ -146,18 +161,23 @@ class Store:
         store._begin()
         return store
 
-    def __init__(self, directory: Path, group_id: int, map_bytes_initial: int, map_bytes_max: int) -> None:
+    def __init__(
+        self, directory: Path, group_id: int, map_bytes_initial: int, map_bytes_max: int, writer: Writer
+    ) -> None:
         self.directory = directory
         self.group_id = group_id
         self._map_bytes_max = map_bytes_max
         self._map_bytes = min(-(-map_bytes_initial // _MAP_GRAIN_BYTES) * _MAP_GRAIN_BYTES, map_bytes_max)
-        self._thread = threading.get_ident()
+        self._writer = writer
         self._readers = _Readers()
         self.last = Checkpoint(group_id, applied_index=0)
         """The last durable checkpoint; index 0 for a store that was never written."""
         self.get: Callable[[bytes], bytes | None]
         """Returns the record of a key, or None. The transaction's own: a call less for each key."""
+        self._put: Callable[..., bool]
+        self._delete: Callable[..., bool]
         self._txn: lmdb.Transaction[bytes] | None = None
+        self._commit: _Commit | None = None
         self._open_environment()
 
     # --- the memtable ----------------------------------------------------------------------------
@@ -208,28 +228,72 @@ class Store:
         Raises `StoreFull` or `StoreError`; the state is then that of the last checkpoint plus doubt,
         and `rollback` comes next.
         """
-        self._check_thread()
-        txn, self._txn = self._txn, None
+        self.begin_checkpoint(at, sessions, nothing)
+        self.end_checkpoint()
+
+    def begin_checkpoint(
+        self, at: Checkpoint, sessions: Iterable[tuple[int, bytes | None]], then: Callable[[], None]
+    ) -> None:
+        """Begin what `checkpoint` does. `then` is called on the loop when `end_checkpoint` need not wait any more.
+
+        Until `end_checkpoint` there is no state: nothing may be read or written here. Raises as `checkpoint` does.
+        """
+        txn = self._txn
         assert txn is not None
         assert at.group_id == self.group_id
         assert at.applied_index >= self.last.applied_index, "a checkpoint never goes back"
         try:
             self._write_sessions(txn, sessions)
             txn.put(_META_KEY, at.encode(), db=self._databases.meta)
-            txn.commit()
         except lmdb.Error as error:
-            _abort(txn)
             raise _store_error(error) from error
-        self.last = at
-        self._grow(at_least=0)
-        self._begin()
+        self._commit = commit = _Commit(at, txn)
+        self._txn = None
+        self.get = self._put = self._delete = _no_state
+        self._writer.start(lambda: self._run_commit(commit), then)
+
+    def end_checkpoint(self) -> None:
+        """Take up the state again (blocking: until the sync is done). Raises as `checkpoint` does."""
+        commit = self._commit
+        assert commit is not None, "a checkpoint was begun"
+        if not commit.ended:
+            self._writer.wait()
+            assert commit.ended
+        self._commit = None
+        if commit.durable:
+            self.last = commit.at
+        if commit.error is None:
+            self._use(commit.txn)
+        elif isinstance(commit.error, lmdb.Error):
+            raise _store_error(commit.error) from commit.error
+        else:
+            raise commit.error
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether a checkpoint was begun and not ended."""
+        return self._commit is not None
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether `end_checkpoint` is to be called, and need not wait."""
+        return self._commit is not None and self._commit.ended
+
+    def _run_commit(self, commit: _Commit) -> None:
+        """In the writer's thread: commit, and begin the next transaction."""
+        try:
+            commit.txn.commit()
+            commit.durable = True
+            self._grow(at_least=0)
+            commit.txn = self._new_transaction()
+        except Exception as error:  # noqa: BLE001 - raised by `end_checkpoint`
+            _abort(commit.txn)
+            commit.error = error
+        commit.ended = True
 
     def rollback(self, *, grow: bool = False) -> bool:
         """Return to the state of the last checkpoint; `grow` doubles the map. Return whether it grew."""
-        self._check_thread()
-        if self._txn is not None:
-            _abort(self._txn)
-            self._txn = None
+        self._end_transaction()
         map_bytes = self._map_bytes
         self._grow(at_least=2 * map_bytes if grow else 0)
         self._begin()
@@ -241,13 +305,10 @@ class Store:
         It keeps each page that a transaction changed, for the next one, as long as it is open: after a load that is as
         much as the data itself. Call it just after a checkpoint: nothing else may be in the write transaction.
         """
-        self._check_thread()
         with self._readers.excluded_if_none() as alone:
             if not alone:
                 return
-            assert self._txn is not None
-            _abort(self._txn)
-            self._txn = None
+            self._end_transaction()
             self._env.close()
             last = self.last
             self._open_environment()
@@ -256,10 +317,8 @@ class Store:
         heap.trim()
 
     def close(self) -> None:
-        """Close without a checkpoint; waits for worker threads that read. May be called twice."""
-        if self._txn is not None:
-            _abort(self._txn)
-            self._txn = None
+        """Close without a checkpoint; waits for one that was begun, and for worker threads that read. May be called twice."""
+        self._end_transaction()
         with self._readers.excluded():
             self._env.close()
 
@@ -300,10 +359,7 @@ class Store:
 
     def install(self, index: int) -> None:
         """Replace the state by `snapshot-<index>.mdb` (blocking: waits for readers, syncs the directory)."""
-        self._check_thread()
-        if self._txn is not None:
-            _abort(self._txn)
-            self._txn = None
+        self._end_transaction()
         with self._readers.excluded():
             self._env.close()
             _move_into_place(self.directory, index)
@@ -376,9 +432,26 @@ class Store:
 
     def _begin(self) -> None:
         assert self._txn is None
-        txn = self._txn = self._env.begin(write=True, db=self._databases.data)
+        self._use(call(self._writer, self._new_transaction))
+
+    def _new_transaction(self) -> lmdb.Transaction[bytes]:
+        """In the writer's thread."""
+        return self._env.begin(write=True, db=self._databases.data)
+
+    def _use(self, txn: lmdb.Transaction[bytes]) -> None:
+        self._txn = txn
         self.get, self._put, self._delete = txn.get, txn.put, txn.delete
         self.keys = self.last.keys
+
+    def _end_transaction(self) -> None:
+        """Abort the write transaction, if there is one; a checkpoint that was begun is waited for first."""
+        txn, self._txn = self._txn, None
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            self._writer.wait()
+            txn = commit.txn
+        if txn is not None:
+            call(self._writer, lambda: _abort(txn))
 
     def _grow(self, at_least: int) -> None:
         """Double the map while more than half of it is used. The write transaction must not be open."""
@@ -404,11 +477,6 @@ class Store:
                 txn.delete(key, db=self._databases.sessions)
             else:
                 txn.put(key, encoded, db=self._databases.sessions)
-
-    def _check_thread(self) -> None:
-        assert threading.get_ident() == self._thread, (
-            "the write transaction belongs to the thread that opened it"
-        )
 
 
 class _Readers:
@@ -448,6 +516,10 @@ def _move_into_place(directory: Path, index: int) -> None:
     (directory / "lock.mdb").unlink(missing_ok=True)
     snapshot_path(directory, index).rename(directory / STORE_FILE)
     sync_directory(directory)
+
+
+def _no_state(*_: object) -> Any:  # noqa: ANN401 - nothing
+    raise AssertionError("a checkpoint was begun and not ended: there is no state meanwhile")
 
 
 def _abort(txn: lmdb.Transaction[bytes]) -> None:

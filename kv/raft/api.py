@@ -233,6 +233,13 @@ class StateMachine(Protocol):
     def store_full(self) -> bool:
         """The state cannot be written for want of space: the engine steps down until this is False again."""
 
+    @property
+    def checkpointing(self) -> bool:
+        """Its state waits for the disk: nothing is handed to `apply`, and no read is served, until this is False again.
+
+        The state machine wakes the group then.
+        """
+
     def attach(self, group: GroupHandle) -> None:
         """Bind to the group; called once, before anything else."""
 
@@ -246,9 +253,9 @@ class StateMachine(Protocol):
         """
 
     def maybe_checkpoint(self, now: float) -> None:
-        """Make a checkpoint if one is due, and let the log compact. `now`: seconds, monotonic.
+        """Begin a checkpoint if one is due; the log may be compacted when it has ended. `now`: seconds, monotonic.
 
-        Blocks for one sync of the store. Called by the engine after `apply`.
+        Called by the engine after `apply`.
         """
 
     def overdue(self, now: float) -> bool:

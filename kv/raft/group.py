@@ -92,7 +92,9 @@ class Group(View):
     def busy(self) -> bool:
         """Whether another turn is needed without any event: more is committed than was applied."""
         handed = self._handed_index
-        return handed < self.core.applied_index and self.failure is None and handed < self._applicable()
+        if handed >= self.core.applied_index or self.failure is not None or self.machine.checkpointing:
+            return False
+        return handed < self._applicable()
 
     def receive(self, message: raft_pb2.RaftMessage, peer: str) -> None:
         """Takes a message that came over the connection of `peer`, and says in `wants_turn` what follows from it."""
@@ -430,7 +432,7 @@ class Group(View):
             self._trace_commit(self.tracer)
         first = self._handed_index + 1
         last = min(self._applicable(), first + APPLY_ENTRIES_MAX - 1)
-        if first <= last:
+        if first <= last and not machine.checkpointing:
             self._handed_index = last
             machine.apply([(self.data(i), i, self.journal.entry(i)[2]) for i in range(first, last + 1)])
             if self.tracer is not None:

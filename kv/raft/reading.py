@@ -79,7 +79,7 @@ class Reading:
         proof = ReadProof(group.commit_index, now, leased=True)
         if group.tracer is not None:
             group.tracer.note("lease", proof.index, "")
-        if group.machine.applied_index >= proof.index:
+        if self._readable_index() >= proof.index:
             done(proof)
         else:
             self.queue.proved(proof, done)
@@ -110,7 +110,7 @@ class Reading:
                 self._begin_round()
             else:
                 queue.skip_round(group.core.commit_index, group.now)
-        for proof, done in queue.ready(group.machine.applied_index):
+        for proof, done in queue.ready(self._readable_index()):
             done(proof)
 
     def _begin_round(self) -> None:
@@ -129,8 +129,13 @@ class Reading:
                 _refuse(asking.drop())
                 return
             self._send_question(asking.begin(group.term, leader, group.now).sequence, leader)
-        for proof, done in asking.ready(group.machine.applied_index):
+        for proof, done in asking.ready(self._readable_index()):
             done(proof)
+
+    def _readable_index(self) -> int:
+        """The index of the state that can be read now; below all others while there is none."""
+        machine = self._group.machine
+        return -1 if machine.checkpointing else machine.applied_index
 
     def follower_timer(self, now: float) -> bool:
         """Asks again, and gives up what was asked for too long; True if the group needs a turn."""

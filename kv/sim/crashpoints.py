@@ -42,7 +42,9 @@ def watch_group(points: Points, group: Group) -> None:
     _watch_votes(journal, points)
     _around(replica, "apply", points, "apply")
     store: Store = inside(replica, "_store")
-    _around(store, "checkpoint", points, "checkpoint")
+    _before(store, "begin_checkpoint", points, "before_checkpoint")
+    _around(store, "_run_commit", points, "in_checkpoint")
+    _after(store, "end_checkpoint", points, "after_checkpoint")
     _around(store, "install", points, "install")
     _watch_snapshots(replica, points)
 

@@ -58,6 +58,7 @@ POINTS: Final = (
     "before_apply",
     "after_apply",
     "before_checkpoint",
+    "in_checkpoint",
     "after_checkpoint",
     "in_compaction",
     "in_segment_removal",

@@ -5,7 +5,7 @@ Here live patches and nothing else, as in `kv.sim.mutations`; which mutants exis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -141,12 +141,14 @@ def outcome_without_fence(_: SimNode, group: Group) -> None:
 def fences_not_in_checkpoints(_: SimNode, group: Group) -> None:
     """A checkpoint holds what the sessions did, not what they must never do."""
     store = inside(replica_of(group), "_store")
-    checkpoint = store.checkpoint
+    begin = store.begin_checkpoint
 
-    def unfenced(at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]]) -> None:
-        checkpoint(at, [(one, _without_fences(encoded)) for one, encoded in sessions])
+    def unfenced(
+        at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]], then: Callable[[], None]
+    ) -> None:
+        begin(at, [(one, _without_fences(encoded)) for one, encoded in sessions], then)
 
-    patch(store, "checkpoint", unfenced)
+    patch(store, "begin_checkpoint", unfenced)
 
 
 def _without_fences(encoded: bytes | None) -> bytes | None:

@@ -257,21 +257,29 @@ def sessions_expire_by_wall_clock(node: SimNode, group: Group) -> None:
 def checkpoint_without_sessions(_: SimNode, group: Group) -> None:
     """A checkpoint holds the keys, not what the sessions did."""
     store = inside(replica_of(group), "_store")
-    checkpoint = store.checkpoint
-    patch(store, "checkpoint", lambda at, _: checkpoint(at, ()))
+    begin = store.begin_checkpoint
+    patch(store, "begin_checkpoint", lambda at, _, then: begin(at, (), then))
 
 
 def checkpoint_without_index(_: SimNode, group: Group) -> None:
     """On disk a checkpoint keeps the applied index of the first one: after a crash entries are applied again."""
     store = inside(replica_of(group), "_store")
-    checkpoint, first = store.checkpoint, store.last
+    begin, end, first = store.begin_checkpoint, store.end_checkpoint, store.last
+    begun: list[Checkpoint] = []
 
-    def backdated(at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]]) -> None:
+    def backdated(
+        at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]], then: Callable[[], None]
+    ) -> None:
+        begun.append(at)
         vars(store)["last"] = first
-        checkpoint(first._replace(keys=at.keys), sessions)
-        vars(store)["last"] = at  # the process that runs knows better
+        begin(first._replace(keys=at.keys), sessions, then)
 
-    patch(store, "checkpoint", backdated)
+    def ended() -> None:
+        end()
+        vars(store)["last"] = begun.pop()  # the process that runs knows better
+
+    patch(store, "begin_checkpoint", backdated)
+    patch(store, "end_checkpoint", ended)
 
 
 def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
@@ -279,7 +287,7 @@ def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
     replica = replica_of(group)
     store, sessions, policy = (inside(replica, name) for name in ("_store", "_sessions", "_policy"))
 
-    def careless() -> None:
+    def careless(_: Callable[[], None]) -> None:
         if replica.applied_index > replica.checkpoint_index:
             at = inside(replica, "_at")._replace(keys=store.keys)
             store.checkpoint(at, sessions.take_changes())
@@ -288,7 +296,7 @@ def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
             if target > group.first_index + 1:
                 group.compact(target)
 
-    patch(replica, "_checkpoint_if_durable", careless)
+    patch(replica, "_begin_checkpoint", careless)
 
 
 def compacted_when_applied(_: SimNode, group: Group) -> None:

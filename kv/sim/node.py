@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from kv.assembly import Assembly
 from kv.cluster.map import ClusterMap
 from kv.config import NodeConfig
 from kv.internal.v1 import raft_pb2
-from kv.partition.store import StoreError, StoreFull
+from kv.partition.store import Store, StoreError, StoreFull
 from kv.raft.group import Group
 from kv.raft.guard import Rules
 from kv.raft.journal import Journal
@@ -26,10 +26,25 @@ from kv.sim.disk import Killed, MemoryFiles
 from kv.sim.inside import inside, put_inside
 from kv.sim.loop import VirtualLoop
 from kv.sim.network import Network
-from kv.sim.process import Clock, Life, ProcessDied
+from kv.sim.process import Clock, Life, LifeWriter, ProcessDied
 from kv.sim.wire import RaftLinks, SimForwarder
 
 WALL_START_MS = 1_700_000_000_000
+
+
+def full_when(full: Callable[[], bool], store: Store) -> None:
+    """A full disk takes no checkpoint: LMDB's files are not behind the file layer of the log."""
+    run_commit = inside(store, "_run_commit")
+
+    def on_disk(commit: Any) -> None:  # noqa: ANN401 - production's, and private
+        if not full():
+            run_commit(commit)
+            return
+        commit.txn.abort()
+        commit.error = StoreFull("the disk is full", map_full=False)
+        commit.ended = True
+
+    put_inside(store, "_run_commit", on_disk)
 
 
 class Watcher(Protocol):
@@ -139,6 +154,7 @@ class SimNode:
             self.config,
             files=self.disk,
             stores=self._stores / self.name,
+            writer=LifeWriter(life),
             shell=life,
             links=self.links,
             call_later=life.call_later,
@@ -171,15 +187,7 @@ class SimNode:
         replica = self.cluster.replicas[group.group_id]
         watch_group(Points(self.points, self._reach), group)
         self._watch_descriptors(replica)
-        store = inside(replica, "_store")
-        checkpoint = store.checkpoint
-
-        def on_disk(at: object, sessions: object) -> None:
-            if self.disk.full:
-                raise StoreFull("the disk is full", map_full=False)
-            checkpoint(at, sessions)
-
-        put_inside(store, "checkpoint", on_disk)
+        full_when(lambda: self.disk.full, inside(replica, "_store"))
         self._watcher.group_started(self, group)
 
     def _watch_descriptors(self, replica: object) -> None:

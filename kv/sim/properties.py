@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from kv.partition.partition import Replica
 from kv.partition.record import decode_record
@@ -314,19 +314,20 @@ class Ledger:
     # ------------------------------------------------------------ the state
 
     def _watch_store(self, node: Watched, number: int, store: Store) -> None:
-        checkpoint, install = store.checkpoint, store.install
+        end_checkpoint, install = store.end_checkpoint, store.install
 
-        def watched(at: Any, sessions: Any) -> None:  # noqa: ANN401 - passed on
-            checkpoint(at, sessions)
-            self._marks.checkpointed(node.name, number, at.applied_index)
+        def watched() -> None:
+            end_checkpoint()
+            index = store.last.applied_index
+            self._marks.checkpointed(node.name, number, index)
             self.checkpoints_compared += 1
-            self.compare_content(node, number, store, at.applied_index)
+            self.compare_content(node, number, store, index)
 
         def watched_install(index: int) -> None:
             install(index)
             self._marks.checkpointed(node.name, number, index)
 
-        put_inside(store, "checkpoint", watched)
+        put_inside(store, "end_checkpoint", watched)
         put_inside(store, "install", watched_install)
 
     def compare_content(self, node: Watched, number: int, store: Store, index: int) -> None:

@@ -12,14 +12,13 @@ from typing import Any, Final, cast
 from kv.assembly import Assembly
 from kv.errors import InvalidArgument
 from kv.partition.partition import Replica
-from kv.partition.store import StoreFull
 from kv.raft.group import Group
 from kv.raft.guard import Rules
 from kv.sim.inside import inside
 from kv.sim.mutants import MUTANTS
 from kv.sim.mutants import mutant as by_name
 from kv.sim.mutation import Mutation
-from kv.sim.node import SimNode
+from kv.sim.node import SimNode, full_when
 from tests.faulty_node.clock import SkewedShell
 from tests.faulty_node.disk import FaultyFiles
 
@@ -98,24 +97,11 @@ class FaultyAssembly(Assembly):
         add = self.engine.add
 
         def broken_add(group: Group) -> None:
-            _full_when_told(group, files)
+            replica = group.machine
+            assert isinstance(replica, Replica), "every group's machine is one"
+            full_when(lambda: files.full, inside(replica, "_store"))
             if mutation is not None:
                 mutation.group_started(node, group)
             add(group)
 
         vars(self.engine)["add"] = broken_add
-
-
-def _full_when_told(group: Group, files: FaultyFiles) -> None:
-    """A full disk takes no checkpoint: LMDB's files are not behind the file layer of the log."""
-    replica = group.machine
-    assert isinstance(replica, Replica), "every group's machine is one"
-    store = inside(replica, "_store")
-    checkpoint = store.checkpoint
-
-    def on_disk(at: object, sessions: object) -> None:
-        if files.full:
-            raise StoreFull("the disk is full, as the test build was told", map_full=False)
-        checkpoint(at, sessions)
-
-    vars(store)["checkpoint"] = on_disk

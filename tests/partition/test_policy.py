@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kv.partition.policy import (
+    OVERDUE_TIMES,
     QUIET_OPERATIONS_MIN,
     QUIET_S,
     TIMED_TOGETHER_MAX,
@@ -149,3 +150,36 @@ def test_time_alone_makes_few_due_at_once() -> None:
     for policy in policies:
         policy.applied(1, 10)
     assert all(policy.due(5.5) for policy in policies)
+
+
+def test_large_checkpoints_come_one_after_another() -> None:
+    """They stand in line for one thread: a replica waits for its turn, but not beyond twice what it may gather."""
+    budget = ReplayBudget(1 << 30)
+    first, second = CheckpointPolicy(LIMITS, budget), CheckpointPolicy(LIMITS, budget)
+    for policy in (first, second):
+        policy.applied(1, LIMITS.checkpoint_ops_max)
+        assert policy.due(0.0)
+    first.begun()
+    assert not second.due(0.0)
+    second.applied(1, (OVERDUE_TIMES - 1) * LIMITS.checkpoint_ops_max - 1)
+    assert not second.due(0.0)
+    second.applied(1, 1)
+    assert second.due(0.0)
+    second.begun()
+    first.ended()
+    first.ended()  # whatever became of it: counted once
+    assert budget.under_way == 1
+    second.ended()
+    assert budget.under_way == 0
+
+
+def test_bytes_do_not_wait_for_ever_either() -> None:
+    """As for operations."""
+    budget = ReplayBudget(1 << 30)
+    first, second = CheckpointPolicy(LIMITS, budget), CheckpointPolicy(LIMITS, budget)
+    first.applied(1, 1)
+    first.begun()
+    second.applied(OVERDUE_TIMES * LIMITS.checkpoint_bytes_max - 1, 0)
+    assert not second.due(0.0)
+    second.applied(1, 0)
+    assert second.due(0.0)

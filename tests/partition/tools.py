@@ -11,6 +11,7 @@ from kv.errors import KVError, NotLeader
 from kv.internal.v1 import log_pb2
 from kv.partition.partition import Replica
 from kv.partition.store import MAP_BYTES_MAX, Store
+from kv.partition.writer import Writer
 from kv.raft.api import BOOTSTRAP_INDEX, ENTRY_PREFIX, Entry, ReadProof, Tracer
 from kv.v1 import kv_pb2
 
@@ -280,6 +281,36 @@ def partition_config(**changes: float) -> PartitionConfig:
     return PartitionConfig(**(values | changes))
 
 
+class HeldWriter:
+    """A store's writer whose thread does nothing until it is told to, or waited for."""
+
+    def __init__(self) -> None:
+        self._works: list[Callable[[], None]] = []
+        self.thens: list[Callable[[], None]] = []
+
+    def start(self, work: Callable[[], None], then: Callable[[], None]) -> None:
+        """See `Writer`."""
+        self._works.append(work)
+        self.thens.append(then)
+
+    def wait(self) -> None:
+        """See `Writer`."""
+        works, self._works = self._works, []
+        for work in works:
+            work()
+
+    def lose(self) -> None:
+        """Forget what was not done, as a process that dies."""
+        self._works = []
+
+    def tell(self) -> None:
+        """Have all of it done, and the loop told."""
+        self.wait()
+        thens, self.thens = self.thens, []
+        for then in thens:
+            then()
+
+
 class Bench:
     """A replica on a real store, its group, and the answers to what was submitted."""
 
@@ -291,12 +322,17 @@ class Bench:
         map_bytes_max: int = MAP_BYTES_MAX,
         log_retain_entries: int = 5,
         owns: Callable[[bytes], bool] = lambda _: True,
+        writer: Writer | None = None,
         **changes: float,
     ) -> None:
         config = partition_config(**changes)
         self.now_ms = 1000
         self.store = Store.open(
-            directory, 7, map_bytes_initial=config.map_bytes_initial, map_bytes_max=map_bytes_max
+            directory,
+            7,
+            map_bytes_initial=config.map_bytes_initial,
+            map_bytes_max=map_bytes_max,
+            writer=writer,
         )
         self.replica = Replica(
             self.store,

@@ -98,6 +98,7 @@ class Ledger:
         self.entries: list[Entry] = list(disk.checkpoint)
         self.failure: str | None = None
         self.store_full = False
+        self.checkpointing = False
         self.fail_at: int | None = None
         self.waiting: list[bytes] = []
         self.refused: list[KVError] = []

@@ -429,6 +429,30 @@ def test_a_store_without_room_steps_its_leader_down_between_entries() -> None:
     assert texts(ledger.entries) == ["a", "b"]
 
 
+def test_while_a_checkpoint_is_under_way_the_log_goes_on_and_the_state_waits() -> None:
+    """Nothing is applied and no read is served meanwhile; others commit on this member's acknowledgements."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    ledgers = {name: cluster.members[name].ledger for name in cluster.names}
+    ledgers["n1"].checkpointing = ledgers["n2"].checkpointing = True
+    cluster.disconnect("n1", "n3")
+    cluster.propose("n1", "a", "b")
+    cluster.exchange("n1", "n2")
+    assert cluster["n1"].commit_index == cluster["n1"].last_index
+    assert [cluster[name].busy for name in ("n1", "n2")] == [False, False], "a turn could do nothing"
+    served = cluster.read("n1")
+    cluster.exchange("n1", "n2")
+    assert [texts(ledgers[name].entries) for name in ("n1", "n2")] == [[], []]
+    assert served == []
+    ledgers["n1"].checkpointing = ledgers["n2"].checkpointing = False
+    assert [cluster[name].busy for name in ("n1", "n2")] == [True, True]
+    cluster.turn("n1")
+    cluster.turn("n2")
+    cluster.exchange("n1", "n2")
+    assert [texts(ledgers[name].entries) for name in ("n1", "n2")] == [["a", "b"], ["a", "b"]]
+    assert served == [cluster["n1"].commit_index]
+
+
 def test_an_installed_snapshot_answers_what_waited_as_unknown() -> None:
     """A member that is moved on by a snapshot tells its waiting callers, and goes on from there."""
     cluster = Cluster(3)

@@ -93,6 +93,22 @@ def test_a_leased_read_waits_until_its_index_is_applied() -> None:
     assert [proof and proof.leased for proof in proofs] == [True]
 
 
+def test_a_leased_read_waits_for_the_end_of_a_checkpoint() -> None:
+    """Its index is applied, and there is nothing to read from meanwhile."""
+    cluster = Cluster(3)
+    cluster.lead("n1")
+    give_lease(cluster, "n1")
+    cluster.members["n1"].ledger.checkpointing = True
+    proofs: list[ReadProof | None] = []
+    served = cluster.read("n1", lease=True, proofs=proofs)
+    cluster.turn("n1")
+    assert served == []
+    cluster.members["n1"].ledger.checkpointing = False
+    cluster.turn("n1")
+    assert served == [cluster["n1"].commit_index]
+    assert [proof and proof.leased for proof in proofs] == [True]
+
+
 def test_a_new_leader_has_no_lease_before_its_first_commit() -> None:
     """Rule 14 holds for a lease as well: a confirmed leader need not know what its predecessor had committed."""
     cluster = Cluster(3)

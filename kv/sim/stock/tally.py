@@ -139,7 +139,7 @@ class Tally:
             disk.checkpoint = disk.finished[base]
         self.image = disk.checkpoint
         self.failure: str | None = None
-        self.store_full = False
+        self.store_full = self.checkpointing = False
         self.fresh: list[Entry] = []
         """What was applied since somebody looked."""
         self._disk = disk
