@@ -289,6 +289,14 @@ _STATE: Final[tuple[Mutation, ...]] = (
         on_group=do.checkpoint_without_index,
     ),
     Mutation(
+        "checkpoint-counted-when-begun",
+        "a checkpoint counts as soon as it has begun: the log drops what is in memory only",
+        ("no-replica-stops", "durable-state-survives", "durable-state-never-goes-back"),
+        "random",
+        Hunt(CRASHES.but(limits=SMALL_LOGS)),
+        on_group=do.checkpoint_counted_when_begun,
+    ),
+    Mutation(
         "checkpoint-ahead-of-log",
         "a replica applies and checkpoints what its own log does not hold durably (rule 21)",
         ("no-replica-stops",),

@@ -282,6 +282,22 @@ def checkpoint_without_index(_: SimNode, group: Group) -> None:
     patch(store, "end_checkpoint", ended)
 
 
+def checkpoint_counted_when_begun(_: SimNode, group: Group) -> None:
+    """The log is compacted while the checkpoint still waits for the disk."""
+    replica = replica_of(group)
+    store, policy = inside(replica, "_store"), inside(replica, "_policy")
+    begin = store.begin_checkpoint
+
+    def hasty(at: Checkpoint, sessions: Sequence[tuple[int, bytes | None]], then: Callable[[], None]) -> None:
+        begin(at, sessions, then)
+        store.last = at
+        target = policy.checkpointed(at.applied_index)
+        if target > group.first_index + 1:
+            group.compact(target)
+
+    patch(store, "begin_checkpoint", hasty)
+
+
 def checkpoint_ahead_of_log(_: SimNode, group: Group) -> None:
     """A checkpoint does not wait until the log of this node holds what is applied."""
     replica = replica_of(group)
