@@ -48,7 +48,7 @@ POINTS: Final = frozenset(
     f"{when}_{what}"
     for when in ("before", "after")
     for what in ("append", "sync", "send", "vote", "apply", "checkpoint", "install")
-) | {"in_compaction", "in_segment_removal", "in_snapshot_copy", "in_snapshot_write"}
+) | {"in_checkpoint", "in_compaction", "in_segment_removal", "in_snapshot_copy", "in_snapshot_write"}
 """Where the simulator can kill a process. Real processes die at a time, not at a point."""
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
