@@ -67,6 +67,8 @@ class Tally:
     seconds: Counter[int] = field(default_factory=Counter)
     latencies_s: array[float] = field(default_factory=lambda: array("d"))
     refused_s: array[float] = field(default_factory=lambda: array("d"))
+    told_s: array[float] = field(default_factory=lambda: array("d"))
+    """As `refused_s`, from the moment of the call: without the time by which the generator was late."""
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add_done(self, began: float, ended: float) -> None:
@@ -77,8 +79,8 @@ class Tally:
             if len(self.latencies_s) < LATENCIES_MAX:
                 self.latencies_s.append(ended - began)
 
-    def add(self, counted: Counted, began: float, ended: float) -> None:
-        """Count one call of which something was refused."""
+    def add(self, counted: Counted, began: float, called: float, ended: float) -> None:
+        """Count one call of which something was refused; it was to begin at `began`, and did at `called`."""
         if not self.begin <= ended < self.until:
             return
         self.done += counted.done
@@ -87,6 +89,7 @@ class Tally:
         self.seconds[int(ended - self.begin)] += counted.done
         if len(self.refused_s) < LATENCIES_MAX:
             self.refused_s.append(ended - began)
+            self.told_s.append(ended - called)
         self.reasons[counted.reason] += counted.definite + counted.indefinite
 
     def metrics(self) -> dict[str, float]:
@@ -100,7 +103,7 @@ class Tally:
             "dropped_per_s": self.dropped / span_s,
             "definite_share": self.definite / failed if failed else 1.0,
         }
-        for name, values in (("", self.latencies_s), ("refused_", self.refused_s)):
+        for name, values in (("", self.latencies_s), ("refused_", self.refused_s), ("told_", self.told_s)):
             if values:
                 ordered = sorted(values)
                 for label, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
@@ -136,7 +139,7 @@ async def closed_loop(
             if counted is None:
                 add_done(began, clock())
             else:
-                tally.add(counted, began, clock())
+                tally.add(counted, began, began, clock())
 
     async with asyncio.TaskGroup() as group:
         for _ in range(tasks):
@@ -184,6 +187,7 @@ async def _one(
     tally: Tally, intended: float, operation: Operation, answered: Answered, refused: Refused
 ) -> None:
     """Make one call, and count it from the moment at which it was to begin."""
+    called = time.perf_counter()
     try:
         counted = answered(await operation())
     except Exception as error:  # noqa: BLE001 - `refused` raises what it does not know
@@ -191,7 +195,7 @@ async def _one(
     if counted is None:
         tally.add_done(intended, time.perf_counter())
     else:
-        tally.add(counted, intended, time.perf_counter())
+        tally.add(counted, intended, called, time.perf_counter())
 
 
 async def _drain(alive: set[asyncio.Task[None]]) -> None:

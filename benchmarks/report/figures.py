@@ -50,6 +50,9 @@ METRICS: Final = {
     "refused_p50_ms": ("refusals p50", " ms"),
     "refused_p99_ms": ("refusals p99", " ms"),
     "refused_max_ms": ("refusals max", " ms"),
+    "told_p50_ms": ("refusals after the call p50", " ms"),
+    "told_p99_ms": ("refusals after the call p99", " ms"),
+    "told_max_ms": ("refusals after the call max", " ms"),
 }
 """Name for people, and the unit that follows a number; in the order in which they are shown."""
 

@@ -9,10 +9,6 @@ from kv.client.lane import Lane
 from kv.client.limits import Limits
 from kv.errors import Overloaded
 
-WAIT_SHARE_MAX: Final = 0.5
-"""A call that would probably wait for longer than this part of its time is refused. What is left is for its
-answer, or for a leader that fails meanwhile."""
-
 SHED_OPS_MIN: Final = 512
 """A lane in which less waits refuses nobody: it is not overload."""
 
@@ -42,13 +38,17 @@ class Admission:
                 metadata={"lane_waiting_bytes_max": limits.lane_waiting_bytes_max},
             )
         if lane.waiting_ops >= SHED_OPS_MIN:
-            _shed(lane, call, now)
+            self._shed(lane, call, now)
 
-
-def _shed(lane: Lane, call: Call, now: float) -> None:
-    """Refuse a call that would spend its time waiting: at once, instead of when that time is up."""
-    wait_s = lane.wait_s()
-    if wait_s > (call.deadline - now) * WAIT_SHARE_MAX:
+    def _shed(self, lane: Lane, call: Call, now: float) -> None:
+        """Refuse a call that would spend its time waiting: at once, instead of when that time is up."""
+        limits = self._limits
+        lane.crowded_at = min(lane.crowded_at, now)
+        stands = now - lane.crowded_at >= limits.standing_s
+        share = limits.standing_wait_share if stands else limits.burst_wait_share
+        wait_s = lane.wait_s()
+        if wait_s <= (call.deadline - now) * share:
+            return
         raise Overloaded(
             f"{lane.waiting_ops} operations of this client wait for partition {lane.partition}, which would"
             f" take about {wait_s:.1f} s",

@@ -172,7 +172,7 @@ class Core:
 
     def _run_at_once(self, lane: Lane) -> None:
         """As much waits as is under way: this half leaves now, not after all that is ready has called as well."""
-        if lane.on_wire < self._limits.lane_requests_max:
+        if self._may_send(lane):
             self._turn += 1
             self._run(lane)
             self._flush()
@@ -205,7 +205,9 @@ class Core:
         if lane.on_wire == 0:
             return True
         limits = self._limits
-        return lane.on_wire < limits.lane_requests_max and lane.fills_request(limits)
+        if lane.on_wire >= limits.lane_requests_max or not lane.fills_request(limits):
+            return False
+        return lane.on_wire < limits.lane_requests_min or lane.on_wire_s() <= limits.lane_on_wire_s
 
     def _held_by(self, link: Link, lane: Lane, now: float) -> bool:
         """Return whether the lane has to wait for the answers to what is under way to the same node."""
@@ -506,8 +508,11 @@ class Core:
     def _off_wire(self, request: Request) -> None:
         if request.on_wire:
             request.on_wire = False
-            request.lane.on_wire -= 1
-            request.lane.on_wire_ops -= request.count
+            lane = request.lane
+            lane.on_wire -= 1
+            lane.on_wire_ops -= request.count
+            if not (lane.on_wire or lane.waiting):
+                lane.crowded_at = math.inf
 
     def _on_dealt(self) -> None:
         """All answers of a message were dealt with: those whom they woke call before the lanes are looked at."""

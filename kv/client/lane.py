@@ -39,6 +39,7 @@ class Lane:
         "_served_at",
         "avoid",
         "cause",
+        "crowded_at",
         "deadline_min",
         "failures",
         "held_until",
@@ -78,6 +79,8 @@ class Lane:
         """Where the last attempt failed."""
         self.cause: KVError | None = None
         """How the last attempt failed."""
+        self.crowded_at = math.inf
+        """When many were first seen to wait, since the lane had nothing to do; infinite while none were."""
         self.held_until = math.inf
         """Loop time from which it waits for no answers to what others sent; infinite while it does not wait for any."""
         self._ops = self._interval_s = 0.0
@@ -122,6 +125,10 @@ class Lane:
         What is under way counts too: a node that has more to do than it can keeps most of a queue on its side.
         """
         return (self.waiting_ops + self.on_wire_ops) * self._interval_s / self._ops if self._ops else 0.0
+
+    def on_wire_s(self) -> float:
+        """Return when what is under way will have been answered, in seconds from now, as far as the lane knows."""
+        return self.on_wire_ops * self._interval_s / self._ops if self._ops else 0.0
 
     def put_back(self, calls: Iterable[Call]) -> None:
         """Let `calls` wait again, before all others, in their order."""

@@ -37,12 +37,25 @@ class Limits:
     lane_requests_max: int = 8
     """Requests under way in one lane: twice as many as a leader has commands under way (`commands_in_flight_max`),
     so that it has the next ones when it has done with these."""
+    lane_requests_min: int = 2
+    """So many may be under way however long they take: a node then has the next one when it has done with one."""
+    lane_on_wire_s: float = 0.5
+    """Beyond those none leaves while the nodes will be busy for longer with what is under way: a queue belongs into the
+    process that can still say no to it."""
     session_requests_max: int = REQUESTS_IN_FLIGHT_MAX
     """Write requests of one partition that are not ended, those that wait for another attempt included."""
     lane_waiting_ops_max: int = 16_384
     """Operations that wait in one lane; one more is refused with OVERLOADED."""
     lane_waiting_bytes_max: int = 1 << 28
     """Bytes that wait in one lane; one more operation is refused with OVERLOADED, unless it waits alone."""
+    burst_wait_share: float = 0.5
+    """A call that would probably spend more than this part of its time in a lane is refused with OVERLOADED. What is left is
+    for its answer, or for a leader that fails meanwhile."""
+    standing_wait_share: float = 0.1
+    """The same where many have waited for `standing_s` and the lane always had something to do. A queue takes up a burst; one
+    that does not go away only makes everybody late (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 2012)."""
+    standing_s: float = 1.0
+    """So long may many wait in a lane before its queue is one that stands."""
     attempt_timeout_s: float = 2.0
     """A request without an answer for so long is tried at another node; it doubles with each attempt."""
 
@@ -50,6 +63,11 @@ class Limits:
         for name in self.__slots__:
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} must be above 0, not {getattr(self, name)}")
+        if not self.standing_wait_share <= self.burst_wait_share <= 1.0:
+            raise InvalidArgument(
+                f"standing_wait_share {self.standing_wait_share} and burst_wait_share {self.burst_wait_share}"
+                " must rise, up to 1"
+            )
         if self.ops_per_request_max > OPS_PER_REQUEST_MAX:
             raise InvalidArgument(
                 f"ops_per_request_max {self.ops_per_request_max} is above {OPS_PER_REQUEST_MAX}"

@@ -50,7 +50,10 @@ _STATES: Final = frozenset(map(int, OutcomeState))
 
 def fresh(error: KVError) -> KVError:
     """Return a copy of `error`: an exception instance belongs to one raiser, or their tracebacks mix."""
-    return type(error)(error.message, metadata=error.metadata, definite=error.definite)
+    copy = type(error).__new__(type(error), error.message)
+    copy.__dict__.update(error.__dict__)  # under overload there are many: a third of what `__init__` takes
+    copy.metadata = error.metadata.copy()
+    return copy
 
 
 # --- from our types to the wire ---------------------------------------------------------------------

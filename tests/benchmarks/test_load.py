@@ -28,7 +28,7 @@ def test_only_what_ends_in_the_measured_time_counts() -> None:
     tally = Tally(10.0, 12.0, operations=3)
     for ended in (9.9, 10.0, 11.9, 12.0):
         tally.add_done(ended - 0.5, ended)
-        tally.add(Counted(done=1, definite=2), ended - 0.5, ended)
+        tally.add(Counted(done=1, definite=2), ended - 0.5, ended - 0.5, ended)
     assert (tally.done, tally.definite) == (8, 4)
     assert tally.series() == [4.0, 4.0]
     assert list(tally.latencies_s) == pytest.approx([0.5, 0.5])
@@ -38,12 +38,13 @@ def test_refusals_are_apart_from_successes() -> None:
     """Rates and latencies of both are told, and which share of the failures is definite."""
     tally = Tally(0.0, 2.0, operations=10)
     tally.add_done(0.0, 0.5)
-    tally.add(Counted(definite=3, reason="A"), 0.0, 0.001)
-    tally.add(Counted(indefinite=1, reason="B"), 0.0, 1.0)
+    tally.add(Counted(definite=3, reason="A"), 0.0, 0.0, 0.001)
+    tally.add(Counted(indefinite=1, reason="B"), 0.0, 0.75, 1.0)
     found = tally.metrics()
     assert (found["per_s"], found["refused_per_s"], found["unknown_per_s"]) == (5.0, 1.5, 0.5)
     assert found["definite_share"] == 0.75
     assert (found["p50_ms"], found["refused_p50_ms"], found["refused_max_ms"]) == (500.0, 1.0, 1000.0)
+    assert found["told_max_ms"] == 250.0, "the generator was late by the rest"
     assert tally.reasons == {"A": 3, "B": 1}
 
 
@@ -53,9 +54,9 @@ def test_latencies_have_a_bound_and_counting_has_none(monkeypatch: pytest.Monkey
     tally = Tally(0.0, 1.0)
     for _ in range(5):
         tally.add_done(0.0, 0.5)
-        tally.add(Counted(definite=1), 0.0, 0.5)
+        tally.add(Counted(definite=1), 0.0, 0.0, 0.5)
     assert (tally.done, tally.definite) == (5, 5)
-    assert (len(tally.latencies_s), len(tally.refused_s)) == (2, 2)
+    assert (len(tally.latencies_s), len(tally.refused_s), len(tally.told_s)) == (2, 2, 2)
 
 
 async def test_a_closed_loop_has_as_many_calls_at_once_as_tasks() -> None:

@@ -134,3 +134,10 @@ def test_a_request_never_exceeds_the_protocol() -> None:
     """request_bytes_max leaves room within REQUEST_BYTES_MAX."""
     with pytest.raises(InvalidArgument, match="REQUEST_BYTES_MAX"):
         Limits(request_bytes_max=4 * 1024 * 1024)
+
+
+@pytest.mark.parametrize(("standing", "burst"), [(0.6, 0.5), (0.1, 1.1)])
+def test_limits_say_which_shares_do_not_fit(standing: float, burst: float) -> None:
+    """What is refused in a burst is refused in a queue that stands, and nobody waits for longer than there is time."""
+    with pytest.raises(InvalidArgument, match=f"standing_wait_share {standing} and burst_wait_share {burst}"):
+        Limits(standing_wait_share=standing, burst_wait_share=burst)

@@ -297,7 +297,83 @@ def test_what_is_under_way_counts_as_waiting() -> None:
         with pytest.raises(Overloaded) as caught:
             await client.put(b"late", b"v", timeout=3)
         assert int(caught.value.metadata["wait_ms"]) == pytest.approx(2000, rel=0.1)
-        await client.put(b"patient", b"v", timeout=5)
+        await client.put(b"patient", b"v", timeout=60)
+        await asyncio.gather(*calls)
+
+    play(scenario, limits=limits)
+
+
+THOUSANDS_A_SECOND = Limits(
+    ops_per_request_max=200, ops_joined_max=200, pipeline_ops_min=1, lane_requests_max=1
+)
+"""With an answer in 0.1 s: 2000 operations a second."""
+
+
+def test_a_queue_that_stands_is_kept_short() -> None:
+    """Twice what the cluster does: for `standing_s` everything is taken, then only what need not wait long; the rest at once."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, 0.1)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        done: list[tuple[float, float]] = []
+        refused: list[tuple[float, float]] = []
+
+        async def put(number: int) -> None:
+            began = loop.time()
+            try:
+                await client.put(b"k%d" % number, b"v", timeout=5)
+            except Overloaded:
+                refused.append((began - started, loop.time() - began))
+            else:
+                done.append((began - started, loop.time() - began))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(32_000):  # 4000 a second
+                group.create_task(put(number))
+                await asyncio.sleep(1 / 4000)
+        assert {took for _, took in refused} == {0.0}
+        assert 1.1 < min(at for at, _ in refused) < 1.4, (
+            "512 wait after a quarter of a second, and a burst has one"
+        )
+        assert max(took for _, took in done) < 2.0
+        late = [(at, took) for at, took in done if at > 3.0]
+        assert max(took for _, took in late) < 0.7, "a tenth of 5 s, and the answer"
+        assert len(late) == pytest.approx(5.0 * 2000, rel=0.05), "the cluster was busy all the time"
+
+    play(scenario, limits=THOUSANDS_A_SECOND)
+
+
+def test_a_burst_is_taken_whenever_the_one_before_is_done() -> None:
+    """Callers who wait for all before they call again have no queue that stands, however many they are and however often."""
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, 0.1)
+        for _ in range(5):
+            await asyncio.gather(*(client.put(b"k%d" % number, b"v", timeout=5) for number in range(4000)))
+
+    play(scenario, limits=THOUSANDS_A_SECOND)
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "under_way"), [(0.1, 8), (1.0, 2)], ids=["answered soon", "answered late"]
+)
+def test_what_nodes_are_slow_with_waits_here(delay_s: float, under_way: int) -> None:
+    """Beyond `lane_requests_min` no request leaves while what is under way takes longer than `lane_on_wire_s`."""
+    limits = Limits(ops_per_request_max=10, ops_joined_max=10, pipeline_ops_min=1)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, delay_s)
+        calls = [asyncio.create_task(client.put(b"k%d" % n, b"v", timeout=1e3)) for n in range(4000)]
+        await asyncio.sleep(30.5 * delay_s)
+        sent = [len(rows_of(request.batch)) for _, request in cluster.requests]
+        await asyncio.sleep(delay_s)
+        assert sum(sent) + 10 * under_way == sum(
+            len(rows_of(request.batch)) for _, request in cluster.requests
+        )
         await asyncio.gather(*calls)
 
     play(scenario, limits=limits)
