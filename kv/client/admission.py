@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from kv.client.calls import Call
 from kv.client.lane import Lane
 from kv.client.limits import Limits
 from kv.errors import Overloaded
 
-SHED_OPS_MIN: Final = 512
-"""A lane in which less waits refuses nobody: it is not overload."""
-
 
 class Admission:
     """Refuses what a lane has no room for, and what would spend its time waiting there."""
 
-    __slots__ = ("_limits", "crowd_bytes", "crowd_ops")
+    __slots__ = ("_limits", "crowd_bytes")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.crowd_ops = min(SHED_OPS_MIN, limits.lane_waiting_ops_max)
         self.crowd_bytes = limits.lane_waiting_bytes_max
-        """A lane has room while no more than these wait: a look at both for each call, and `check` only beyond them."""
+        """A lane has room while no more than this and its `crowd_ops` wait: `check` is for calls beyond them."""
 
     def check(self, lane: Lane, call: Call, now: float) -> None:
         """Refuse a call for which the lane, in which others wait, has no room or no time. Raises `Overloaded`, definite."""
@@ -37,7 +31,7 @@ class Admission:
                 f"{lane.waiting_bytes} bytes of this client wait for partition {lane.partition} already",
                 metadata={"lane_waiting_bytes_max": limits.lane_waiting_bytes_max},
             )
-        if lane.waiting_ops >= SHED_OPS_MIN:
+        if lane.waiting_ops + call.count > lane.crowd_ops:
             self._shed(lane, call, now)
 
     def _shed(self, lane: Lane, call: Call, now: float) -> None:

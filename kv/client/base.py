@@ -59,10 +59,13 @@ class ClientBase:
         self._timeout_s = check_timeout_s(timeout)
         self._level = level_of(level)
         self._prefer = None if prefer is None else preference_of(prefer)
-        self._lanes = Lanes(
-            level=self._level, preference=self._prefer, write_level=write_level_of(write_level)
-        )
         self._limits = limits or Limits()
+        self._lanes = Lanes(
+            level=self._level,
+            preference=self._prefer,
+            write_level=write_level_of(write_level),
+            limits=self._limits,
+        )
         self._jitter = jitter
         self._transport = transport
         self._seen = Seen()

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 RATE_SMOOTHING: Final = 1 / 16
 """Weight of the newest answer in a lane's rate: twice as many as come in a bunch (`lane_requests_max`) count."""
 
+CROWD_OPS_MIN: Final = 64
+CROWD_OPS_MAX: Final = 512
+"""Bounds of how many may wait before somebody looks whether there is room and time for one more. A lane in which less than a
+request's worth waits refuses nobody."""
+CROWD_S: Final = 0.05
+"""Between those bounds: what the lane serves in this time. A look at each call would cost as much as a tenth of a put."""
+
 PASSED_MAX: Final = 256
 """Calls that wait for a key of the request being made, and that others pass, before it is sent as it is."""
 
@@ -34,11 +41,13 @@ class Lane:
     """The calls of one partition and one route."""
 
     __slots__ = (
+        "_crowd_ops_max",
         "_interval_s",
         "_ops",
         "_served_at",
         "avoid",
         "cause",
+        "crowd_ops",
         "crowded_at",
         "deadline_min",
         "failures",
@@ -58,7 +67,7 @@ class Lane:
         "write",
     )
 
-    def __init__(self, partition: GroupId, route: Route) -> None:
+    def __init__(self, partition: GroupId, route: Route, crowd_ops_max: int = CROWD_OPS_MAX) -> None:
         self.partition = partition
         self.route = route
         self.write = route.write
@@ -79,6 +88,8 @@ class Lane:
         """Where the last attempt failed."""
         self.cause: KVError | None = None
         """How the last attempt failed."""
+        self.crowd_ops = self._crowd_ops_max = min(crowd_ops_max, CROWD_OPS_MAX)
+        """One more than so many that wait is looked at: see `kv.client.admission`."""
         self.crowded_at = math.inf
         """When many were first seen to wait, since the lane had nothing to do; infinite while none were."""
         self.held_until = math.inf
@@ -117,6 +128,9 @@ class Lane:
             weight = RATE_SMOOTHING if self._ops else 1.0
             self._ops += (ops - self._ops) * weight
             self._interval_s += (interval_s - self._interval_s) * weight
+            crowd_s = max(self._interval_s, 1e-6)
+            crowd_ops = max(int(self._ops / crowd_s * CROWD_S), CROWD_OPS_MIN)
+            self.crowd_ops = min(crowd_ops, self._crowd_ops_max)
         self._served_at = now if self.waiting else None
 
     def wait_s(self) -> float:

@@ -7,6 +7,7 @@ from typing import Final
 
 from kv.client.lane import Lane
 from kv.client.levels import LINEARIZABLE, Level, Preference
+from kv.client.limits import Limits
 from kv.client.route import Kind, Route, RouteKey
 from kv.client.types import WriteLevel
 from kv.errors import Overloaded
@@ -19,8 +20,11 @@ ROUTES_MAX: Final = 256
 class Lanes:
     """Routes by what they ask for, and their lanes."""
 
-    def __init__(self, *, level: Level, preference: Preference | None, write_level: WriteLevel) -> None:
+    def __init__(
+        self, *, level: Level, preference: Preference | None, write_level: WriteLevel, limits: Limits
+    ) -> None:
         """Make the routes of calls that name no options; these are kept for good."""
+        self._limits = limits
         self.write = Route(Kind.WRITE, write_level=write_level)
         self.read = Route(Kind.READ, level, preference)
         self.alone = Route(Kind.ALONE)
@@ -48,7 +52,7 @@ class Lanes:
     def lane(self, route: Route, partition: GroupId) -> Lane:
         """Return a new lane of `route`, which has none for the partition."""
         assert partition not in route.lanes, "a partition has one lane in each route"
-        lane = route.lanes[partition] = Lane(partition, route)
+        lane = route.lanes[partition] = Lane(partition, route, self._limits.lane_waiting_ops_max)
         self._lanes[lane] = None
         return lane
 

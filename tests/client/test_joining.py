@@ -285,6 +285,25 @@ def test_a_call_that_would_wait_too_long_is_refused_at_once() -> None:
     play(scenario, limits=limits)
 
 
+def test_a_slow_lane_is_overloaded_by_few() -> None:
+    """How many are too many depends on how fast they are served: a hundred that would take a second need not fill a request."""
+    limits = Limits(ops_per_request_max=10, pipeline_ops_min=1, lane_requests_max=1)
+
+    async def scenario(client: AsyncClient, cluster: FakeCluster, transport: FakeTransport) -> None:
+        await client.put(b"a", b"1")
+        transport.delays_s = dict.fromkeys(cluster.addresses, 0.1)  # 100 operations a second
+        calls = [asyncio.create_task(client.put(b"k%d" % n, b"v", timeout=60)) for n in range(150)]
+        await asyncio.sleep(0.55)
+        with pytest.raises(Overloaded) as caught:
+            await client.put(b"late", b"v", timeout=1)
+        assert int(caught.value.metadata["wait_ms"]) == pytest.approx(1000, rel=0.2)
+        await asyncio.sleep(0.5)
+        await client.put(b"late", b"v", timeout=1)  # not looked at: no more wait than a request holds
+        await asyncio.gather(*calls)
+
+    play(scenario, limits=limits)
+
+
 def test_what_is_under_way_counts_as_waiting() -> None:
     """A call behind a large request that has no answer yet waits for that too, and is refused if it has no time for it."""
     limits = Limits(ops_per_request_max=1000, ops_joined_max=1000, pipeline_ops_min=1, lane_requests_max=1)
@@ -335,7 +354,7 @@ def test_a_queue_that_stands_is_kept_short() -> None:
                 await asyncio.sleep(1 / 4000)
         assert {took for _, took in refused} == {0.0}
         assert 1.1 < min(at for at, _ in refused) < 1.4, (
-            "512 wait after a quarter of a second, and a burst has one"
+            "a hundred wait after a tenth of a second, and a burst has one"
         )
         assert max(took for _, took in done) < 2.0
         late = [(at, took) for at, took in done if at > 3.0]
