@@ -331,7 +331,7 @@ class Unavailable(DefiniteError):
 
 
 class Overloaded(DefiniteError):
-    """A queue is at its limit; the request was refused at the door."""
+    """A queue is at its limit, or the wait in it too long for the time that the request has; it was refused at the door."""
 
     reason = "OVERLOADED"
     grpc_status = GrpcStatus.RESOURCE_EXHAUSTED
