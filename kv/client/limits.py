@@ -51,7 +51,7 @@ class Limits:
     burst_wait_share: float = 0.5
     """A call that would probably spend more than this part of its time in a lane is refused with OVERLOADED. What is left is
     for its answer, or for a leader that fails meanwhile."""
-    standing_wait_share: float = 0.1
+    standing_wait_share: float = 0.2
     """The same where many have waited for `standing_s` and the lane always had something to do. A queue takes up a burst; one
     that does not go away only makes everybody late (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 2012)."""
     standing_s: float = 1.0

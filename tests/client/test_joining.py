@@ -358,7 +358,7 @@ def test_a_queue_that_stands_is_kept_short() -> None:
         )
         assert max(took for _, took in done) < 2.0
         late = [(at, took) for at, took in done if at > 3.0]
-        assert max(took for _, took in late) < 0.7, "a tenth of 5 s, and the answer"
+        assert max(took for _, took in late) < 1.2, "a fifth of 5 s, and the answer"
         assert len(late) == pytest.approx(5.0 * 2000, rel=0.05), "the cluster was busy all the time"
 
     play(scenario, limits=THOUSANDS_A_SECOND)
