@@ -16,7 +16,7 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.crowd_bytes = limits.lane_waiting_bytes_max
-        """A lane has room while no more than this and its `crowd_ops` wait: `check` is for calls beyond them."""
+        """A lane has room while no more than this waits, and no more than its `crowd_ops`: `check` is for calls beyond them."""
 
     def check(self, lane: Lane, call: Call, now: float) -> None:
         """Refuse a call for which the lane, in which others wait, has no room or no time. Raises `Overloaded`, definite."""
@@ -31,7 +31,7 @@ class Admission:
                 f"{lane.waiting_bytes} bytes of this client wait for partition {lane.partition} already",
                 metadata={"lane_waiting_bytes_max": limits.lane_waiting_bytes_max},
             )
-        if lane.waiting_ops + call.count > lane.crowd_ops:
+        if lane.waiting_ops + lane.on_wire_ops + call.count > lane.crowd_ops:
             self._shed(lane, call, now)
 
     def _shed(self, lane: Lane, call: Call, now: float) -> None:

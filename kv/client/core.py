@@ -118,7 +118,7 @@ class Core:
         if lane is None:
             lane = self._lanes.lane(route, partition)
         admission = self._admission
-        crowded = lane.waiting_ops + call.count > lane.crowd_ops
+        crowded = lane.waiting_ops + lane.on_wire_ops + call.count > lane.crowd_ops
         if (crowded or lane.waiting_bytes + call.size > admission.crowd_bytes) and lane.waiting:
             admission.check(lane, call, self._loop.time())
         lane.add(call)

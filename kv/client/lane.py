@@ -27,9 +27,9 @@ RATE_SMOOTHING: Final = 1 / 16
 """Weight of the newest answer in a lane's rate: twice as many as come in a bunch (`lane_requests_max`) count."""
 
 CROWD_OPS_MIN: Final = 64
-CROWD_OPS_MAX: Final = 512
-"""Bounds of how many may wait before somebody looks whether there is room and time for one more. A lane in which less than a
-request's worth waits refuses nobody."""
+CROWD_OPS_MAX: Final = 2048
+"""Bounds of how many may wait and be under way before somebody looks whether there is room and time for one more. A lane that
+has less than a request's worth refuses nobody."""
 CROWD_S: Final = 0.05
 """Between those bounds: what the lane serves in this time. A look at each call would cost as much as a tenth of a put."""
 
@@ -89,7 +89,7 @@ class Lane:
         self.cause: KVError | None = None
         """How the last attempt failed."""
         self.crowd_ops = self._crowd_ops_max = min(crowd_ops_max, CROWD_OPS_MAX)
-        """One more than so many that wait is looked at: see `kv.client.admission`."""
+        """One more than so many, those under way included, is looked at: see `kv.client.admission`."""
         self.crowded_at = math.inf
         """When many were first seen to wait, since the lane had nothing to do; infinite while none were."""
         self.held_until = math.inf
