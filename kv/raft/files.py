@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from kv.raft.direct_io import DIRECT_BYTES_MIN, DirectIO, write_all
+
 IOV_BUFFERS_MAX = 1024
 """Buffers that one `pwritev` call accepts (IOV_MAX on Linux)."""
 
@@ -75,6 +77,7 @@ class OsFiles:
         self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._fds: dict[str, int] = {}
         self._lock = threading.Lock()  # guards `_fds`: flush, compaction and reads run in different threads
+        self._direct = DirectIO(self._directory_fd)
 
     def names(self) -> list[str]:
         """See `Files.names`."""
@@ -113,10 +116,13 @@ class OsFiles:
             self._fds[name] = fd
 
     def write(self, name: str, offset: int, buffers: Sequence[bytes]) -> None:
-        """See `Files.write`; short writes are continued."""
+        """See `Files.write`; short writes are continued, and large ones pass by the page cache."""
         fd = self._fd(name)
+        if sum(map(len, buffers)) >= DIRECT_BYTES_MIN:
+            self._direct.write(name, fd, offset, buffers)
+            return
         for start in range(0, len(buffers), IOV_BUFFERS_MAX):
-            offset += _write_all(fd, offset, buffers[start : start + IOV_BUFFERS_MAX])
+            offset += _write_vector(fd, offset, buffers[start : start + IOV_BUFFERS_MAX])
 
     def sync(self, name: str) -> None:
         """See `Files.sync`."""
@@ -143,6 +149,7 @@ class OsFiles:
             for fd in self._fds.values():
                 os.close(fd)
             self._fds.clear()
+        self._direct.close()
         os.close(self._directory_fd)
 
     def _fd(self, name: str) -> int:
@@ -156,17 +163,16 @@ class OsFiles:
     def _forget(self, name: str) -> None:
         with self._lock:
             fd = self._fds.pop(name, None)
+        self._direct.forget(name)
         if fd is not None:
             os.close(fd)
 
 
-def _write_all(fd: int, offset: int, buffers: Sequence[bytes]) -> int:
+def _write_vector(fd: int, offset: int, buffers: Sequence[bytes]) -> int:
     """Write the buffers at `offset`, however often the kernel stops short; returns their total length."""
     total = sum(map(len, buffers))
     written = os.pwritev(fd, buffers, offset)
     if written == total:
         return total
-    rest = memoryview(b"".join(buffers))
-    while written < total:
-        written += os.pwrite(fd, rest[written:], offset + written)
+    write_all(fd, offset + written, memoryview(b"".join(buffers))[written:])
     return total
