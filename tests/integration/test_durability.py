@@ -17,9 +17,10 @@ import pytest
 from kv.cli.cluster_process import LocalCluster
 from kv.client import AsyncClient, Item
 from tests.integration import support
-from tests.integration.workload import Fate, Load, Record
+from tests.integration.workload import Fate, Load, Record, without_large_values
 
 ROUNDS: Final = 20
+LARGE_ROUNDS: Final = 4
 LOAD_S: Final = (0.1, 1.0)
 WORKERS: Final = 6
 """Of each kind."""
@@ -61,6 +62,28 @@ async def test_acknowledged_writes_survive_kills_of_all_nodes(tmp_path: Path, se
         assert not violations, f"seed {seed}: {len(violations)} violations: {violations[:10]}"
         await support.equal_content(cluster, range(1, 5))
         _had_something_to_prove(record, rng)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+async def test_acknowledged_large_values_survive_kills_of_all_nodes(tmp_path: Path, seed: int) -> None:
+    """The same for values that the log writes past the page cache: after each kill another process reads them back."""
+    rng = Random(seed)
+    record = Record()
+    async with (
+        support.running(tmp_path, partitions=4, options=OPTIONS) as cluster,
+        AsyncExitStack() as stack,
+    ):
+        load = await _load(cluster, record, rng, stack)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.run_large(WORKERS))
+            for _ in range(LARGE_ROUNDS):
+                await _round(cluster, load, rng)
+            load.stop()
+        violations = record.violations(without_large_values(await _content(cluster)))
+        assert not violations, f"seed {seed}: {len(violations)} violations: {str(violations)[:2000]}"
+        await support.equal_content(cluster, range(1, 5))
+        assert record.count(Fate.ACKNOWLEDGED) > LARGE_ROUNDS * OPERATIONS_BEFORE_KILL
 
 
 async def _load(cluster: LocalCluster, record: Record, rng: Random, stack: AsyncExitStack) -> Load:

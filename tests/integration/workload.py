@@ -17,6 +17,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from kv.client import AsyncClient, Item, Put
+from kv.config import KIB
 from kv.errors import KVError
 from kv.v1 import kv_pb2, kv_pb2_grpc
 from tests.integration import support
@@ -137,6 +138,22 @@ def allowed_values(writes: Mapping[bytes, Fate]) -> set[bytes | None]:
     return allowed
 
 
+def large_value(token: bytes) -> bytes:
+    """Return what a token stands for: 256 KiB to 1 MiB of it, of any length in between."""
+    length = 256 * KIB + int(token) * 37_117 % (768 * KIB)
+    return (token + b" ") * (length // (len(token) + 1))
+
+
+def without_large_values(content: Mapping[bytes, Item]) -> dict[bytes, Item]:
+    """Return what is held with tokens for large values; one that is not whole stays as it is, and is no token."""
+    small = dict(content)
+    for key, item in content.items():
+        token = item.value[:20].split(b" ")[0]
+        if token.isdigit() and item.value == large_value(token):
+            small[key] = item._replace(value=token)
+    return small
+
+
 class Load:
     """Workers of several kinds that write until they are told to stop."""
 
@@ -170,6 +187,13 @@ class Load:
     async def run(self, each: int) -> None:
         """Run `each` workers of every kind until `stop` is called."""
         kinds = (self._put, self._routed_put, self._register, self._list_by_value, self._counter, self._pair)
+        await self._run(each, kinds)
+
+    async def run_large(self, each: int) -> None:
+        """Run `each` workers that write large values until `stop` is called."""
+        await self._run(each, [self._large])
+
+    async def _run(self, each: int, kinds: Sequence[Worker]) -> None:
         async with asyncio.TaskGroup() as group:
             for kind in kinds:
                 for number in range(each):
@@ -249,6 +273,13 @@ class Load:
             found = None if item is None else item.value
             if found not in (allowed := allowed_values(writes)):
                 self.record.unexpected.append(f"{key!r} read {found!r}, allowed {allowed}")
+
+    async def _large(self, client: AsyncClient, number: int, timeout_s: float) -> None:
+        """Overwrite a key that nobody else writes with a value that is large; only its token is kept in mind."""
+        key, token = b"large/%d" % number, self._token()
+        writes = self.record.registers.setdefault(key, {})
+        writes[token] = Fate.UNKNOWN
+        writes[token] = await self._try(client.put(key, large_value(token), timeout=timeout_s))
 
     async def _list_by_value(self, client: AsyncClient, number: int, timeout_s: float) -> None:
         """Append to a list that workers share, if it still has the value that was read."""
