@@ -7,7 +7,8 @@ the simulator's part.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -46,21 +47,8 @@ async def test_acknowledged_writes_survive_kills_of_all_nodes(tmp_path: Path, se
     """After 20 rounds of SIGKILL to all nodes under load each operation has exactly the effect it was told to have."""
     rng = Random(seed)
     record = Record()
-    async with (
-        support.running(tmp_path, partitions=4, options=OPTIONS) as cluster,
-        AsyncExitStack() as stack,
-    ):
-        load = await _load(cluster, record, rng, stack)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(load.run(WORKERS))
-            for number in range(ROUNDS):
-                await _round(cluster, load, rng)
-                print(f"round {number}: {load.acknowledged} acknowledged")  # noqa: T201 - shown on failure
-            load.stop()
-        content = await _content(cluster)
-        violations = record.violations(content)
-        assert not violations, f"seed {seed}: {len(violations)} violations: {violations[:10]}"
-        await support.equal_content(cluster, range(1, 5))
+    async with _after_kills(tmp_path, record, rng, ROUNDS, Load.run) as cluster:
+        await _check(cluster, record, await _content(cluster), seed)
         _had_something_to_prove(record, rng)
 
 
@@ -68,22 +56,39 @@ async def test_acknowledged_writes_survive_kills_of_all_nodes(tmp_path: Path, se
 @pytest.mark.slow
 async def test_acknowledged_large_values_survive_kills_of_all_nodes(tmp_path: Path, seed: int) -> None:
     """The same for values that the log writes past the page cache: after each kill another process reads them back."""
-    rng = Random(seed)
     record = Record()
+    async with _after_kills(tmp_path, record, Random(seed), LARGE_ROUNDS, Load.run_large) as cluster:
+        await _check(cluster, record, without_large_values(await _content(cluster)), seed)
+        assert record.count(Fate.ACKNOWLEDGED) > LARGE_ROUNDS * OPERATIONS_BEFORE_KILL
+
+
+@asynccontextmanager
+async def _after_kills(
+    directory: Path,
+    record: Record,
+    rng: Random,
+    rounds: int,
+    run: Callable[[Load, int], Coroutine[None, None, None]],
+) -> AsyncIterator[LocalCluster]:
+    """A cluster that was loaded by `run`, and killed as a whole in each of the rounds."""
     async with (
-        support.running(tmp_path, partitions=4, options=OPTIONS) as cluster,
+        support.running(directory, partitions=4, options=OPTIONS) as cluster,
         AsyncExitStack() as stack,
     ):
         load = await _load(cluster, record, rng, stack)
         async with asyncio.TaskGroup() as group:
-            group.create_task(load.run_large(WORKERS))
-            for _ in range(LARGE_ROUNDS):
+            group.create_task(run(load, WORKERS))
+            for number in range(rounds):
                 await _round(cluster, load, rng)
+                print(f"round {number}: {load.acknowledged} acknowledged")  # noqa: T201 - shown on failure
             load.stop()
-        violations = record.violations(without_large_values(await _content(cluster)))
-        assert not violations, f"seed {seed}: {len(violations)} violations: {str(violations)[:2000]}"
-        await support.equal_content(cluster, range(1, 5))
-        assert record.count(Fate.ACKNOWLEDGED) > LARGE_ROUNDS * OPERATIONS_BEFORE_KILL
+        yield cluster
+
+
+async def _check(cluster: LocalCluster, record: Record, content: dict[bytes, Item], seed: int) -> None:
+    violations = record.violations(content)
+    assert not violations, f"seed {seed}: {len(violations)} violations: {str(violations[:10])[:4000]}"
+    await support.equal_content(cluster, range(1, 5))
 
 
 async def _load(cluster: LocalCluster, record: Record, rng: Random, stack: AsyncExitStack) -> Load:
