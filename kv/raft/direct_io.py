@@ -26,7 +26,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 DIRECT_BYTES_MIN: Final = 256 << 10
-"""Shorter writes go through the cache. (With 64 KiB batches of small values were no faster and no slower.)"""
+"""Shorter writes go through the cache. (From 48 KiB on, batches of small values were no faster and no slower.)"""
 
 BLOCK_BYTES: Final = 4096
 """What offset, length and address are multiples of: no less suits all devices."""
